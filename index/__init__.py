@@ -1,0 +1,1 @@
+"""Whence as a library: documents in, cited answers out."""
