@@ -1,0 +1,1 @@
+"""Readers: the bytes of a file in, canonical text and blocks out. One module per family of formats."""
