@@ -1,0 +1,239 @@
+"""Keyword search agrees with the BM25 formula, and an index does not remember how it came to be."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index import lexical
+from index.errors import DamagedGenerationError
+from index.lexical import LexicalIndex
+from index.terms import analyse, analyse_query, every_term
+
+TEXTS = [
+    "Pingora saves memory and serves many requests.",
+    "Memory safety is the promise of Rust; memory leaks are still possible.",
+    "async-std and Tokio are asynchronous runtimes.",
+    "The cat sat on the mat.",
+    "",
+    "To be or not to be, that is the question of the cat.",
+]
+
+words = st.sampled_from(
+    ["memory", "cat", "rust", "the", "is", "wi-fi", "Tokyo", "東京都", "naïve", "1.85", "leaks", "leak"]
+)
+texts_strategy = st.lists(st.lists(words, max_size=8).map(" ".join), max_size=12)
+
+
+def reference_scores(texts: Sequence[str], query: str) -> list[float]:
+    """BM25 as the formula is written, one text at a time."""
+    counted = [Counter(every_term(text)) for text in texts]
+    lengths = [len(analyse(text)) for text in texts]
+    average = max(1, sum(lengths)) / len(texts)
+
+    def score(term: str, row: int) -> float:
+        holding = sum(term in counts for counts in counted)
+        idf = math.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
+        frequency = counted[row][term]
+        return idf * frequency * 2.2 / (frequency + 1.2 * (1 - 0.75 + 0.75 * lengths[row] / average))
+
+    return [sum(score(term, row) for term in analyse_query(query)) for row in range(len(texts))]
+
+
+def assert_identical(one: LexicalIndex, other: LexicalIndex) -> None:
+    for field in fields(LexicalIndex):
+        ours, theirs = getattr(one, field.name), getattr(other, field.name)
+        assert ours.dtype == theirs.dtype, field.name
+        assert ours.tobytes() == theirs.tobytes(), field.name
+
+
+def test_scores_follow_the_formula() -> None:
+    query = "How much memory did Pingora save?"
+    scores = LexicalIndex.from_texts(TEXTS).scores(query)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, reference_scores(TEXTS, query), rtol=1e-6)
+
+
+def test_a_score_computed_by_hand() -> None:
+    index = LexicalIndex.from_texts(["red fox", "red", "blue whale sings"])
+    # "fox" is in 1 of 3 texts, whose length of 2 is the average: ln(1 + 2.5 / 1.5) * 2.2 / (1 + 1.2).
+    np.testing.assert_allclose(index.scores("fox"), [math.log(8 / 3), 0, 0], rtol=1e-6)
+
+
+def test_the_best_rows_come_first_and_only_rows_that_match() -> None:
+    rows, scores = LexicalIndex.from_texts(TEXTS).search("memory leaks", top_k=10)
+    assert rows.tolist() == [1, 0]
+    assert rows.dtype == np.int64
+    assert scores[0] > scores[1] > 0
+
+
+def test_equal_scores_are_in_order_of_rows() -> None:
+    rows, scores = LexicalIndex.from_texts(["a cat"] * 500).search("cat", top_k=300)
+    assert rows.tolist() == list(range(300))
+    assert len(set(scores.tolist())) == 1
+
+
+def test_top_k_limits_what_is_returned() -> None:
+    rows, _ = LexicalIndex.from_texts(TEXTS).search("memory cat", top_k=1)
+    assert len(rows) == 1
+
+
+def test_many_rows_are_ranked_as_by_sorting_all_scores() -> None:
+    random = np.random.default_rng(0)
+    texts = [
+        " ".join(random.choice(["cat", "dog", "cow", "hen", "pig"], size=random.integers(12))) for _ in range(2_000)
+    ]
+    index = LexicalIndex.from_texts(texts)
+    scores = index.scores("cat dog")
+    expected = np.argsort(-scores, kind="stable")[:20]
+    assert index.search("cat dog", top_k=20)[0].tolist() == expected.tolist()
+
+
+def test_a_mask_keeps_rows_out_without_changing_scores() -> None:
+    index = LexicalIndex.from_texts(TEXTS)
+    allowed = np.array([True, False, True, True, True, True])
+    rows, scores = index.search("memory", top_k=5, allowed=allowed)
+    assert rows.tolist() == [0]
+    assert scores[0] == index.scores("memory")[0]
+
+
+def test_chosen_rows_are_scored_as_all_rows_are() -> None:
+    index = LexicalIndex.from_texts(TEXTS)
+    rows = np.array([5, 1, 1, 4])
+    query = "memory leaks of the cat, and unicorns"
+    assert index.scores(query, rows).tolist() == index.scores(query)[rows].tolist()
+
+
+def test_a_word_repeated_in_the_query_counts_once() -> None:
+    index = LexicalIndex.from_texts(TEXTS)
+    assert index.scores("memory memory").tolist() == index.scores("memory").tolist()
+
+
+def test_a_query_of_stop_words_finds_them() -> None:
+    rows, _ = LexicalIndex.from_texts(TEXTS).search("to be or not to be", top_k=1)
+    assert rows.tolist() == [5]
+
+
+def test_stop_words_do_not_count_as_length() -> None:
+    index = LexicalIndex.from_texts(["cat", "the cat is on it"])
+    assert index.lengths.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("query", ["", "?", "unicorn"])
+def test_a_query_without_known_words_finds_nothing(query: str) -> None:
+    index = LexicalIndex.from_texts(TEXTS)
+    rows, scores = index.search(query, top_k=5)
+    assert (len(rows), len(scores)) == (0, 0)
+
+
+def test_an_empty_index_answers_with_nothing() -> None:
+    index = LexicalIndex.from_texts([])
+    assert len(index) == 0
+    assert len(index.search("cat", top_k=5)[0]) == 0
+
+
+def test_the_upper_bound_holds_and_counts_unknown_terms() -> None:
+    index = LexicalIndex.from_texts(TEXTS)
+    known = 2.2 * math.log(1 + 4.5 / 2.5)
+    unknown = 2.2 * math.log(1 + 6.5 / 0.5)
+    assert index.upper_bound("memory") == pytest.approx(known)
+    assert index.upper_bound("memory unicorn") == pytest.approx(known + unknown)
+    assert index.term_weights("memory unicorn") == pytest.approx({"memori": known, "unicorn": unknown})
+    assert index.upper_bound("") == 0
+    assert LexicalIndex.from_texts([*TEXTS, "memory " * 10_000]).scores("memory").max() < known
+
+
+def test_a_frequency_above_255_is_held_as_255() -> None:
+    assert LexicalIndex.from_texts(["cat " * 300]).frequencies.tolist() == [255]
+
+
+def test_a_saved_index_gives_the_same_scores_after_loading(tmp_path: Path) -> None:
+    index = LexicalIndex.from_texts(TEXTS)
+    index.save(tmp_path / "lexical")
+    loaded = LexicalIndex.load(tmp_path / "lexical")
+    assert_identical(index, loaded)
+    assert loaded.scores("memory leaks").tolist() == index.scores("memory leaks").tolist()
+
+
+def test_an_empty_index_can_be_saved_and_loaded(tmp_path: Path) -> None:
+    LexicalIndex.from_texts([]).save(tmp_path)
+    assert len(LexicalIndex.load(tmp_path)) == 0
+
+
+def test_equal_texts_give_equal_files(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        LexicalIndex.from_texts(TEXTS).save(tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def test_a_deleted_word_is_in_no_file(tmp_path: Path) -> None:
+    index = LexicalIndex.from_texts([*TEXTS, "the password is xylophone"])
+    kept = np.arange(len(TEXTS))
+    index.updated(kept, kept, []).save(tmp_path)
+    assert all(b"xylophon" not in path.read_bytes() for path in tmp_path.iterdir())
+    assert_identical(LexicalIndex.load(tmp_path), LexicalIndex.from_texts(TEXTS))
+
+
+def test_new_texts_take_the_free_rows_in_order() -> None:
+    index = LexicalIndex.from_texts(["zero", "one", "two"])
+    updated = index.updated(np.array([0, 2]), np.array([1, 2]), ["first", "last"])
+    assert_identical(updated, LexicalIndex.from_texts(["first", "zero", "two", "last"]))
+
+
+def test_an_updated_index_leaves_its_parent_alone(tmp_path: Path) -> None:
+    LexicalIndex.from_texts(TEXTS).save(tmp_path)
+    parent = LexicalIndex.load(tmp_path)
+    parent.updated(np.array([1]), np.array([1]), ["something new"])
+    assert_identical(parent, LexicalIndex.from_texts(TEXTS))
+
+
+@given(data=st.data(), before=texts_strategy, added=texts_strategy)
+def test_an_updated_index_is_the_index_of_its_texts(data: st.DataObject, before: list[str], added: list[str]) -> None:
+    stays = data.draw(st.lists(st.booleans(), min_size=len(before), max_size=len(before)))
+    kept = np.flatnonzero(np.array(stays, bool))
+    is_added = data.draw(st.permutations([False] * len(kept) + [True] * len(added)))
+    positions = np.flatnonzero(~np.array(is_added, bool))
+    remaining, new = (before[row] for row in kept), iter(added)
+    after = [next(new) if is_new else next(remaining) for is_new in is_added]
+    updated = LexicalIndex.from_texts(before).updated(kept, positions, added)
+    assert_identical(updated, LexicalIndex.from_texts(after))
+
+
+@given(texts=texts_strategy.filter(bool), query=st.lists(words, max_size=5).map(" ".join))
+def test_any_scores_follow_the_formula(texts: list[str], query: str) -> None:
+    index = LexicalIndex.from_texts(texts)
+    np.testing.assert_allclose(index.scores(query), reference_scores(texts, query), rtol=1e-5)
+
+
+def test_the_size_of_batches_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = LexicalIndex.from_texts(TEXTS)
+    monkeypatch.setattr(lexical, "_BATCH", 2)
+    assert_identical(LexicalIndex.from_texts(iter(TEXTS)), whole)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(LexicalIndex)])
+def test_a_missing_or_truncated_file_is_named(tmp_path: Path, name: str) -> None:
+    LexicalIndex.from_texts(TEXTS).save(tmp_path)
+    path = tmp_path / f"{name}.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(DamagedGenerationError, match=name):
+        LexicalIndex.load(tmp_path)
+    path.unlink()
+    with pytest.raises(DamagedGenerationError, match=name):
+        LexicalIndex.load(tmp_path)
+
+
+def test_files_of_two_indexes_do_not_load_together(tmp_path: Path) -> None:
+    LexicalIndex.from_texts(TEXTS).save(tmp_path)
+    np.save(tmp_path / "rows.npy", np.zeros(3, np.int32))
+    with pytest.raises(DamagedGenerationError, match="3 rows"):
+        LexicalIndex.load(tmp_path)
