@@ -1,0 +1,241 @@
+"""Exporting a model to ONNX once, so that ONNX Runtime can encode without torch.
+
+The export lies in a cache folder under the digest of the model's files. It is written beside and renamed, so
+that it is whole or absent, and it is kept only if it agrees with sentence-transformers on fixed sentences.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from index.errors import ModelError
+from index.models import (
+    Architecture,
+    ModelFiles,
+    Pooling,
+    architecture_of,
+    load_reference,
+    sha256_of,
+    tokenizer_of,
+)
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+EXPORT_FORMAT = 1
+GRAPH, TOKENIZER, RECORD = "model.onnx", "tokenizer.json", "encoder.json"
+EXPORTED_FILES = (GRAPH, TOKENIZER)
+OPSET = 18
+SMALLEST_AGREEMENT = 0.9999
+PROBES = (
+    "Who wrote it?",
+    "An index is whole or absent.",
+    "The quick brown fox jumps over the lazy dog, twice: once at 10:30, once at noon.",
+    "naïve café, Straße, 東京タワー, Привет, `async-std` and C++ cost 3.50 € in 2026",
+    "A longer text so that a batch has rows of different length. " * 12,
+)
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model in the cache folder, ready for ONNX Runtime.
+
+    Attributes:
+        folder: holds `model.onnx`, `tokenizer.json` and `encoder.json`.
+        architecture: of the model, as it said when it was exported.
+    """
+
+    folder: Path
+    architecture: Architecture
+
+    @property
+    def graph_path(self) -> Path:
+        """Token ids and attention mask in, last hidden state out."""
+        return self.folder / GRAPH
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The model's tokenizer, as the tokenizers library keeps it."""
+        return self.folder / TOKENIZER
+
+
+class OnnxSession:
+    """An exported model, loaded."""
+
+    def __init__(self, exported: ExportedModel) -> None:
+        # Imported here: a caller who chose torch has no use for it.
+        import onnxruntime  # type: ignore[import-untyped]
+
+        self._architecture = exported.architecture
+        self._tokenizer = Tokenizer.from_file(str(exported.tokenizer_path))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(exported.architecture.max_tokens)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(exported.graph_path), options, providers=["CPUExecutionProvider"]
+        )
+
+    def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Turn texts into token ids, special tokens included, cut off at the model's maximum."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def embed(self, token_ids: Sequence[list[int]]) -> NDArray[np.float32]:
+        """Run the model on one batch.
+
+        Returns:
+            float32, shape (len(token_ids), dimension), rows of unit length.
+        """
+        longest = max(len(ids) for ids in token_ids)
+        inputs = np.zeros((len(token_ids), longest), dtype=np.int64)
+        mask = np.zeros((len(token_ids), longest), dtype=np.int64)
+        for row, ids in enumerate(token_ids):
+            inputs[row, : len(ids)] = ids
+            mask[row, : len(ids)] = 1
+        (hidden,) = self._session.run(None, {"input_ids": inputs, "attention_mask": mask})
+        pooled = self._pool(hidden, mask)
+        unit: NDArray[np.float32] = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+        return unit
+
+    def _pool(self, hidden: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        if self._architecture.pooling is Pooling.CLS:
+            return hidden[:, 0]
+        weights = mask[:, :, None].astype(np.float32)
+        mean: NDArray[np.float32] = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
+        return mean
+
+
+def exported_model(model: ModelFiles, cache_folder: Path) -> ExportedModel | None:
+    """Return a model's export, making it the first time.
+
+    Returns:
+        None when the model's build cannot be exported faithfully; the log says why. sentence-transformers
+        runs it all the same.
+
+    Raises:
+        ModelError: the model cannot be loaded, or the cache folder cannot be written.
+    """
+    folder = cache_folder / f"onnx-{EXPORT_FORMAT}-{model.files_sha256[:16]}"
+    exported = _load(folder)
+    if exported is not None:
+        return exported
+    reference = load_reference(model)
+    architecture = architecture_of(reference)
+    if architecture.pooling is Pooling.OTHER:
+        logger.warning("%s is of an unusual build: it runs on torch, which is slower to start", model.name)
+        return None
+    try:
+        return _write(reference, architecture, folder)
+    except OSError as exc:
+        raise ModelError(
+            f"The exported model cannot be written to {cache_folder}: {exc.strerror or exc}. "
+            "Make room or choose another cache folder (WHENCE_CACHE), or use --backend torch."
+        ) from exc
+
+
+def _load(folder: Path) -> ExportedModel | None:
+    """Open an export; one that is missing or was altered counts as absent and is made anew."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        fields = record["architecture"]
+        architecture = Architecture(**{**fields, "pooling": Pooling(fields["pooling"])})
+        is_whole = record["files"] == {name: sha256_of(folder / name) for name in EXPORTED_FILES}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        logger.warning("the exported model in %s was altered; it is made anew", folder)
+        return None
+    return ExportedModel(folder, architecture)
+
+
+def _write(reference: SentenceTransformer, architecture: Architecture, folder: Path) -> ExportedModel | None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".export-"))
+    try:
+        exported = ExportedModel(beside, architecture)
+        _export_graph(reference, exported.graph_path)
+        exported.tokenizer_path.write_text(tokenizer_of(reference).to_str(), encoding="utf-8")
+        agreement = _agreement(reference, exported)
+        if agreement < SMALLEST_AGREEMENT:
+            logger.warning("the ONNX export agrees only to %.5f with the model: it runs on torch", agreement)
+            return None
+        _write_record(exported, agreement)
+        if _load(folder) is None:  # unless another process was there first and may be loading its own
+            shutil.rmtree(folder, ignore_errors=True)
+            beside.rename(folder)
+        return ExportedModel(folder, architecture)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write_record(exported: ExportedModel, agreement: float) -> None:
+    paths = [exported.folder / name for name in EXPORTED_FILES]
+    record = {
+        "architecture": {**asdict(exported.architecture), "pooling": exported.architecture.pooling.value},
+        "smallest_cosine_to_reference": round(agreement, 7),
+        "files": {path.name: sha256_of(path) for path in paths},
+    }
+    (exported.folder / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+    for path in (*paths, exported.folder / RECORD):
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def _export_graph(reference: SentenceTransformer, path: Path) -> None:
+    import torch
+
+    class LastHiddenState(torch.nn.Module):
+        def __init__(self, transformer: torch.nn.Module) -> None:
+            super().__init__()
+            self.transformer = transformer
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            output = self.transformer(input_ids=input_ids, attention_mask=attention_mask)
+            hidden: torch.Tensor = output.last_hidden_state
+            return hidden
+
+    transformer: torch.nn.Module = reference[0].auto_model  # type: ignore[assignment]
+    token_ids = torch.ones(2, 8, dtype=torch.long)
+    mask = torch.ones(2, 8, dtype=torch.long)
+    mask[1, 5:] = 0  # padding in the example, or tracing would take the path without a mask
+    dynamic = {0: "texts", 1: "tokens"}
+    with warnings.catch_warnings():
+        # The newer exporter needs another package and its graph was slower; what it warns of is checked by
+        # comparing embeddings.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            LastHiddenState(transformer).eval(),
+            (token_ids, mask),
+            str(path),
+            dynamo=False,
+            input_names=["input_ids", "attention_mask"],
+            output_names=["last_hidden_state"],
+            dynamic_axes=dict.fromkeys(("input_ids", "attention_mask", "last_hidden_state"), dynamic),
+            opset_version=OPSET,
+        )
+
+
+def _agreement(reference: SentenceTransformer, exported: ExportedModel) -> float:
+    """Return the smallest cosine between reference and export over the probes."""
+    expected = reference.encode(list(PROBES), prompt="", normalize_embeddings=True, show_progress_bar=False)
+    session = OnnxSession(exported)
+    found = session.embed(session.token_ids(PROBES))
+    return float(np.sum(expected * found, axis=1).min())
