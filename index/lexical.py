@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -19,14 +19,19 @@ from itertools import compress, count, islice
 from pathlib import Path
 
 import numpy as np
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
 
 from index.errors import DamagedGenerationError
-from index.terms import STOP_WORDS, analyse_query, every_term
+from index.terms import STOP_WORDS, analyse_query, every_term, names
 
 # Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3:
 # the usual values, not tuned on any corpus.
 K1 = 1.2
 B = 0.75
+
+# How many typing errors a term may have, by the least number of its letters.
+TYPING_ERRORS = ((9, 2), (6, 1))
 
 _BATCH = 50_000  # texts counted at a time; bounds the memory a build needs beside the index itself
 _GROUP = 64  # rows of which the best is found first when the best of all are wanted
@@ -135,7 +140,7 @@ class LexicalIndex:
             float32 in [0, upper_bound(query)), one for each row; 0 where no term of the query occurs.
         """
         scores = np.zeros(len(self) if rows is None else len(rows), np.float32)
-        for term in analyse_query(query):
+        for term in self.query_terms(query):
             found, frequencies = self._postings(term)
             weight = self._weight(len(found))
             if rows is None:
@@ -155,7 +160,40 @@ class LexicalIndex:
 
     def term_weights(self, query: str) -> dict[str, float]:
         """Return the distinct terms of a query with the largest score that each could add, rare ones more."""
-        return {term: self._weight(len(self._postings(term)[0])) for term in analyse_query(query)}
+        return {term: self._weight(len(self._postings(term)[0])) for term in self.query_terms(query)}
+
+    def query_terms(self, query: str) -> list[str]:
+        """Return the distinct terms of a query, unknown ones replaced by what they are likely typing errors of.
+
+        Names stay as they are: one that no text holds is not the one it looks like.
+        """
+        named = {term for name in names(query) for term in name}
+        terms = (term if term in named else self._corrected(term) for term in analyse_query(query))
+        return list(dict.fromkeys(terms))
+
+    def _corrected(self, term: str) -> str:
+        """Return the known term nearest to an unknown one, by insertions, deletions, changes and swaps of letters.
+
+        Of terms equally near it is the most frequent. The first letter is taken to be right, as it mostly is
+        (Yannakoudakis & Fawthrop 1983, "The rules of spelling errors").
+        """
+        errors = next((errors for length, errors in TYPING_ERRORS if len(term) >= length), 0)
+        span = self._span(term)
+        if not errors or span.start != span.stop or not term.isalpha():
+            return term
+        first, known = self._terms_with_first_letter(term[0])
+        found = process.extract(term, known, scorer=OSA.distance, score_cutoff=errors, limit=None)
+        frequencies = np.diff(self.offsets[first : first + len(known) + 1])
+        nearest = min(found, key=lambda match: (match[1], -frequencies[match[2]], match[0]), default=(term,))
+        return str(nearest[0])
+
+    def _terms_with_first_letter(self, letter: str) -> tuple[int, list[str]]:
+        """Return the place of the first term that begins with a letter, and all that do."""
+        places, prefix = range(len(self.term_ends)), letter.encode()
+        first = bisect_left(places, prefix, key=self._term)
+        last = bisect_right(places, prefix, key=lambda place: self._term(place)[: len(prefix)])
+        start, end = (self.term_ends[place - 1] + 1 if place else 0 for place in (first, last))
+        return first, self.vocabulary[start:end].tobytes().decode().split("\n")[:-1]
 
     def _weight(self, document_frequency: int) -> float:
         """Return the largest score of a term: (k1 + 1) * idf, with an idf that is never negative."""

@@ -151,6 +151,26 @@ def test_the_upper_bound_holds_and_counts_unknown_terms() -> None:
     assert LexicalIndex.from_texts([*TEXTS, "memory " * 10_000]).scores("memory").max() < known
 
 
+def test_an_unknown_word_is_read_as_the_known_one_it_is_likely_a_typing_error_of() -> None:
+    index = LexicalIndex.from_texts(
+        ["a webassembly worker", "support for proxies", "the proxy disappeared", "supposed"]
+    )
+    assert index.query_terms("webasembly suport dissapeared") == ["webassembl", "support", "disappear"]
+    assert index.search("dissapeared", top_k=5)[0].tolist() == [2]
+    assert index.upper_bound("webasembly") == index.upper_bound("webassembly")
+
+
+def test_the_most_frequent_of_equally_near_words_is_taken() -> None:
+    assert LexicalIndex.from_texts(["garden", "gordon", "gordon"]).query_terms("gorden") == ["gordon"]
+    assert LexicalIndex.from_texts(["garden", "garden", "gordon"]).query_terms("gorden") == ["garden"]
+
+
+@pytest.mark.parametrize("query", ["Suport", "swift", "suport7", "upport", "東京都庁舎前駅"])
+def test_short_words_names_numbers_and_other_first_letters_are_not_corrected(query: str) -> None:
+    index = LexicalIndex.from_texts(["support shift 東京都庁舎前町"])
+    assert index.query_terms(f"get {query}") == ["get", *analyse_query(query)]
+
+
 def test_a_frequency_above_255_is_held_as_255() -> None:
     assert LexicalIndex.from_texts(["cat " * 300]).frequencies.tolist() == [255]
 

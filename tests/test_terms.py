@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.terms import analyse, analyse_query, every_term
+from index.terms import analyse, analyse_query, every_term, names
 
 
 def test_inflected_words_share_a_term() -> None:
@@ -117,3 +117,18 @@ def test_terms_are_not_empty_and_hold_no_white_space(text: str) -> None:
 @given(st.text())
 def test_a_text_answers_to_itself(text: str) -> None:
     assert set(analyse_query(text)) <= set(every_term(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("How much memory did Pingora save?", [["pingora"]]),
+        ("What is iOS?", [["io", "os"]]),
+        ("Rust in 2026", [["2026"]]),
+        ("FnMut and dyn", [["fnmut", "fn", "mut"]]),
+        ("Which crates are there", []),
+        ("", []),
+    ],
+)
+def test_names_are_words_with_a_figure_or_an_inner_capital(text: str, expected: list[list[str]]) -> None:
+    assert names(text) == expected
