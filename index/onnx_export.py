@@ -171,7 +171,12 @@ def _write(reference: SentenceTransformer, architecture: Architecture, folder: P
     beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".export-"))
     try:
         exported = ExportedModel(beside, architecture)
-        _export_graph(reference, exported.graph_path)
+        try:
+            _export_graph(reference, exported.graph_path)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as exc:
+            # Tracing runs the model's own code, which fails in as many ways as there are models.
+            logger.warning("the model cannot be exported to ONNX (%s): it runs on torch", exc)
+            return None
         exported.tokenizer_path.write_text(tokenizer_of(reference).to_str(), encoding="utf-8")
         agreement = _agreement(reference, exported)
         if agreement < SMALLEST_AGREEMENT:

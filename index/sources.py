@@ -49,6 +49,20 @@ class Source:
         """What tells it from other sources."""
         return str(self.path)
 
+    def root(self) -> Path:
+        """Return where it is, links followed.
+
+        Raises:
+            SourceError: there is nothing at its path.
+        """
+        try:
+            return self.path.resolve(strict=True)
+        except (OSError, RuntimeError) as exc:
+            raise SourceError(
+                f"No source at {self.path}: there is no such file or folder. Nothing was changed. Check the path; "
+                "if an indexed source is gone for good, drop it: whence index --remove PATH"
+            ) from exc
+
     def read(self, known: Mapping[str, str]) -> Iterator[Document | Rejected | Unchanged]:
         """Yield its documents, and what cannot be one; see `read_source`."""
         return read_source(self, known=known)
@@ -165,10 +179,7 @@ def _address(content: Content) -> str | None:
 
 def _files(source: Source) -> Iterator[_File | Rejected]:
     """Find the files of a source, in the order of their paths."""
-    try:
-        root = source.path.resolve(strict=True)
-    except (OSError, RuntimeError) as exc:
-        raise SourceError(f"No source at {source.path}: there is no such file or folder. Check the path") from exc
+    root = source.root()
     if root.is_dir():
         return _Walk(root, source.prefix).folder(root, "", ())
     return iter([_file(root, source.prefix + source.path.name)])

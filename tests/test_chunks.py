@@ -319,7 +319,10 @@ def test_a_table_with_a_wide_header_still_has_room_for_its_rows(tokenizer: Model
     source = built(heading(known_text(8)), (TABLE, [f"| {known_text(20)} |", *rows]))
     chunks = split(source, tokenizer)
     assert sentences(source, chunks[-1])[-1] == rows[-1]
-    assert max(tokenizer.count([embedded_text(chunk.context, source.text[chunk.start : chunk.end]) for chunk in chunks])) <= 256
+    assert (
+        max(tokenizer.count([embedded_text(chunk.context, source.text[chunk.start : chunk.end]) for chunk in chunks]))
+        <= 256
+    )
 
 
 def test_a_model_with_too_little_room_is_refused() -> None:
@@ -518,3 +521,13 @@ def test_chunks_of_any_text_file_are_exact_and_complete(text: str, tokenizer: Mo
     for read in (read_markdown, read_text):
         source = document(read(text.encode(), Limits()))
         assert_sound(source, split(source, tokenizer), tokenizer)
+
+
+def test_rows_of_a_table_are_read_under_their_header(tokenizer: ModelTokenizer) -> None:
+    builder = ContentBuilder(Limits())
+    builder.add(PARAGRAPH, "Tools:")
+    builder.add_parts(TABLE, ["old | new", "sed | sd", "find | fd"], header_rows=1)
+    builder.add(PARAGRAPH, "That is all.")
+    (chunk,) = split(document(builder.content()), tokenizer)
+    assert len(chunk.sentences) == 5
+    assert chunk.row_headers == ((2, 4, "old | new"),)

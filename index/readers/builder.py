@@ -42,9 +42,7 @@ class ContentBuilder:
             return
         start, end = self._append(text, BLOCK_SEPARATOR)
         title = " ".join(text.split()) if kind is BlockKind.HEADING else ""
-        self._blocks.append(
-            Block(kind, start, end, level=level, title=title, page=page, furniture=furniture)
-        )
+        self._blocks.append(Block(kind, start, end, level=level, title=title, page=page, furniture=furniture))
 
     def add_parts(
         self,
@@ -78,9 +76,7 @@ class ContentBuilder:
                 )
             )
 
-    def content(
-        self, *, title: str | None = None, metadata: Mapping[str, MetadataValue] | None = None
-    ) -> Content:
+    def content(self, *, title: str | None = None, metadata: Mapping[str, MetadataValue] | None = None) -> Content:
         """Return what was collected, as the content of a converted format."""
         return Content(
             text="".join(self._pieces),
