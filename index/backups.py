@@ -1,0 +1,131 @@
+"""Backups: a home's published generation, and everything that is not derived from documents, in one tar file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tarfile
+import tempfile
+from contextlib import closing, suppress
+from pathlib import Path
+
+from index.errors import DamagedGenerationError, GenerationError
+from index.generations import Generation, Home, sync_folder, sync_tree, write_error
+
+STATE = "state.sqlite"
+
+
+def back_up(home: Home, path: Path) -> str:
+    """Write the published generation and the state of a home to a tar file, whole or not at all.
+
+    Returns:
+        The name of the generation.
+
+    Raises:
+        GenerationError: there is none, it is damaged, or the file cannot be written.
+    """
+    generation = home.open_current()
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with tarfile.open(beside, "w") as archive, tempfile.TemporaryDirectory() as scratch:
+            archive.add(generation.folder, arcname=generation.name)
+            if (home.path / STATE).exists():
+                archive.add(_copy_of_state(home, Path(scratch)), arcname=STATE)
+        sync_folder(beside)
+        beside.replace(path)
+        sync_folder(path.resolve().parent)
+    except (OSError, sqlite3.OperationalError) as exc:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        reason = getattr(exc, "strerror", None) or exc
+        raise GenerationError(f"The backup {path} cannot be written: {reason}. Name another place.") from exc
+    finally:
+        generation.close()
+    return generation.name
+
+
+def restore(home: Home, path: Path, *, wait_s: float = 10.0) -> str:
+    """Publish the generation of a backup in a home, after checking every file.
+
+    What the home holds stays there as earlier generations. Its state is replaced only where there is none.
+
+    Returns:
+        The name of the generation.
+
+    Raises:
+        GenerationError: the file is not a backup, is damaged, or the home cannot be written.
+    """
+    with home.writer(wait_s=wait_s), home.building_folder() as scratch:
+        try:
+            _extract(path, scratch)
+            name = _generation_in(scratch, path)
+            if not _is_whole(home, name):
+                _move_in(home, scratch, name)
+            _restore_state(home, scratch)
+            home.publish(name)
+        except OSError as exc:
+            raise write_error(home.path, exc) from exc
+    return name
+
+
+def _copy_of_state(home: Home, scratch: Path) -> Path:
+    copy = scratch / STATE
+    with closing(sqlite3.connect(home.path / STATE)) as state, closing(sqlite3.connect(copy)) as target:
+        state.backup(target)
+    return copy
+
+
+def _extract(path: Path, folder: Path) -> None:
+    try:
+        archive = tarfile.open(path, "r:")  # noqa: SIM115 (closed below; errors of opening are not those of writing)
+    except OSError as exc:
+        reason = exc.strerror or exc
+        raise GenerationError(f"{path} cannot be read: {reason}. Name a file that whence backup wrote.") from exc
+    except tarfile.TarError as exc:
+        raise _not_whole(path, exc) from exc
+    with archive:
+        try:
+            archive.extractall(folder, filter="data")
+        except tarfile.TarError as exc:
+            raise _not_whole(path, exc) from exc
+
+
+def _generation_in(scratch: Path, path: Path) -> str:
+    folders = [folder for folder in scratch.iterdir() if folder.is_dir()]
+    if len(folders) != 1:
+        raise GenerationError(
+            f"{path} is not a backup: it holds no generation. Name a file that whence backup wrote."
+        )
+    try:
+        Generation.open(folders[0]).close()
+    except DamagedGenerationError as exc:
+        raise _not_whole(path, exc) from exc
+    return folders[0].name
+
+
+def _not_whole(path: Path, error: Exception) -> GenerationError:
+    return GenerationError(f"{path} is not a whole backup: {error}. Use another copy.")
+
+
+def _is_whole(home: Home, name: str) -> bool:
+    try:
+        Generation.open(home.generations_path / name).close()
+    except DamagedGenerationError:
+        return False
+    return True
+
+
+def _move_in(home: Home, scratch: Path, name: str) -> None:
+    """Put the generation of a backup in its place, or in that of a damaged one of the same name."""
+    sync_tree(scratch)
+    target = home.generations_path / name
+    if target.exists():
+        home.set_aside(target)
+    (scratch / name).rename(target)
+    sync_folder(home.generations_path)
+
+
+def _restore_state(home: Home, scratch: Path) -> None:
+    if (scratch / STATE).exists() and not (home.path / STATE).exists():
+        (scratch / STATE).rename(home.path / STATE)
+        sync_folder(home.path)

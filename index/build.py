@@ -1,0 +1,328 @@
+"""The pipeline that makes a generation: files -> documents -> chunks -> embeddings -> generation."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from index.chunks import TARGET_TOKENS
+from index.documents import Document
+from index.draft import Draft, NoProgress, Progress
+from index.embeddings import Encoder
+from index.errors import DamagedGenerationError, NoGenerationError, SourceError
+from index.generations import KEEP_GENERATIONS, Generation, Home, Manifest, SourceRecord, write_error
+from index.sources import Rejected, Source, Unchanged
+from index.terms import ANALYSIS_VERSION
+
+# Raised when readers, chunking or what is embedded change, so that documents are taken in anew.
+MAKING_VERSION = 1
+
+
+class DocumentSource(Protocol):
+    """Anything that yields documents; `index.sources.Source` reads them from a folder or file."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from other sources."""
+
+    @property
+    def prefix(self) -> str:
+        """Put before the ids of its documents."""
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether it is the bundled corpus, which gives way to a user's own documents."""
+
+    def read(self, known: Mapping[str, str]) -> Iterator[Document | Unchanged | Rejected]:
+        """Yield its documents, and what cannot be one.
+
+        Args:
+            known: doc_id -> SHA-256 of the source bytes; one that is still the same may come as `Unchanged`.
+        """
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How a generation is made.
+
+    Attributes:
+        target_tokens: see `index.chunks.split`.
+        keep_generations: how many to keep, the new one included.
+        wait_s: how long to wait for another writer.
+        allow_empty: whether a source that had documents may have none now.
+    """
+
+    target_tokens: int = TARGET_TOKENS
+    keep_generations: int = KEEP_GENERATIONS
+    wait_s: float = 10.0
+    allow_empty: bool = False
+
+    def making(self) -> dict[str, str | int]:
+        """Return what decides text and chunks, for the manifest."""
+        return {
+            "version": MAKING_VERSION,
+            "target_tokens": self.target_tokens,
+            "terms": ANALYSIS_VERSION,
+        }
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """What a sync did.
+
+    Attributes:
+        generation: the published generation's name, new or as before.
+        is_new: whether anything changed and a generation was written.
+        added, changed, removed: ids of documents.
+        unchanged: how many documents stayed as they were.
+        rejected: what could not be read, with the reason.
+        encoded: how many chunks were embedded; the others kept their embedding.
+        documents, chunks, sentences: counts of the generation.
+        pruned: names of generations that were removed.
+    """
+
+    generation: str
+    is_new: bool
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+    unchanged: int
+    rejected: tuple[Rejected, ...]
+    encoded: int
+    documents: int
+    chunks: int
+    sentences: int
+    pruned: tuple[str, ...] = ()
+
+
+def sync(
+    home: Home,
+    sources: Sequence[DocumentSource],
+    encoder: Encoder,
+    *,
+    remove: Sequence[str] = (),
+    settings: BuildSettings | None = None,
+    progress: Progress | None = None,
+) -> SyncReport:
+    """Bring a home up to date with its sources, in a new generation.
+
+    Sources that the home knows and that are not named here keep their documents. Documents that are unchanged keep
+    their chunks, and chunks that are unchanged their embeddings.
+
+    Args:
+        home: where the generation is published.
+        sources: to read.
+        encoder: of the model; another one than the home's makes everything anew, from all known sources.
+        remove: keys of sources whose documents are to go.
+        settings: how to make it.
+        progress: told of each stage.
+
+    Raises:
+        SourceError: a source is missing, lost all its documents, or two have a document of the same id.
+        GenerationError: the home cannot be written, or another process is writing.
+    """
+    settings, progress = settings or BuildSettings(), progress or NoProgress()
+    progress.start("Opening the index", None)
+    with home.writer(wait_s=settings.wait_s), home.building_folder() as folder:
+        parent = _open_parent(home)
+        try:
+            with closing(_Sync(home, parent, folder, encoder, settings, progress)) as run:
+                return run.run(sources, remove)
+        except (OSError, sqlite3.OperationalError, DamagedGenerationError) as exc:
+            # What was written is damaged when the disk was full and nobody said so.
+            raise write_error(home.path, exc) from exc
+        finally:
+            if parent is not None:
+                parent.close()
+
+
+def _open_parent(home: Home) -> Generation | None:
+    try:
+        return home.open_current()
+    except NoGenerationError:
+        return None
+    except DamagedGenerationError:
+        # Nothing whole to start from, and nothing to lose: the sources are read anew.
+        return None
+
+
+@dataclass
+class _Changes:
+    """What reading the sources found, beside the documents themselves."""
+
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class _Sync:
+    """One run of the pipeline."""
+
+    def __init__(
+        self,
+        home: Home,
+        parent: Generation | None,
+        folder: Path,
+        encoder: Encoder,
+        settings: BuildSettings,
+        progress: Progress,
+    ) -> None:
+        self._home = home
+        self._parent = parent
+        self._settings = settings
+        self._progress = progress
+        self._changes = _Changes()
+        is_reusable = parent is not None and (
+            parent.manifest.model == encoder.identity and parent.manifest.making == settings.making()
+        )
+        self._reusable = parent if is_reusable else None
+        self._draft = Draft(folder, encoder, self._reusable, target_tokens=settings.target_tokens, progress=progress)
+
+    def run(self, sources: Sequence[DocumentSource], remove: Sequence[str]) -> SyncReport:
+        """Read, write, check and publish."""
+        staying = self._staying(sources, remove)
+        if self._reusable is None:
+            # Nothing can be taken over, so the sources that stay have to be read, too.
+            sources = [*sources, *(Source(Path(each.path), each.prefix, each.is_bundled) for each in staying)]
+        else:
+            self._keep_documents_of(staying, self._reusable)
+        for source in sources:
+            self._read(source)
+        removed, records = self._removed(), _records(staying, sources)
+        if self._reusable is not None and self._is_as_before(self._reusable.manifest, removed, records):
+            return self._report(self._reusable.manifest, removed, is_new=False)
+        if not len(self._draft) and not self._settings.allow_empty:
+            raise SourceError(_no_documents(sources, self._changes.rejected))
+        encoded = self._draft.write()
+        manifest = self._draft.publish(
+            self._home,
+            parent=None if self._parent is None else self._parent.name,
+            making=self._settings.making(),
+            sources=records,
+        )
+        pruned = self._home.prune(self._settings.keep_generations)
+        return self._report(manifest, removed, is_new=True, encoded=encoded, pruned=pruned)
+
+    def close(self) -> None:
+        """Close the draft."""
+        self._draft.close()
+
+    def _staying(self, sources: Sequence[DocumentSource], remove: Sequence[str]) -> list[SourceRecord]:
+        """Return the known sources that are neither synced now nor dropped."""
+        if self._parent is None:
+            return []
+        named = {*remove, *(source.key for source in sources)}
+        has_own = any(not source.is_bundled for source in sources)
+        return [
+            record
+            for record in self._parent.manifest.sources
+            if record.path not in named and not (record.is_bundled and has_own)
+        ]
+
+    def _keep_documents_of(self, staying: Sequence[SourceRecord], parent: Generation) -> None:
+        for record in staying:
+            for document in parent.corpus.documents(source=record.path):
+                self._draft.keep(document.doc_id, source=record.path)
+
+    def _read(self, source: DocumentSource) -> None:
+        known = self._known(source)
+        found = 0
+        self._progress.start(f"Reading {source.key}", None)
+        for item in source.read(known if self._reusable is not None else {}):
+            self._progress.advance(1)
+            if isinstance(item, Rejected):
+                self._changes.rejected.append(item)
+                continue
+            found += 1
+            self._take(item, source, known)
+        if not found and known and not self._settings.allow_empty:
+            raise SourceError(
+                f"{source.key} had {len(known)} documents and has none now. Nothing was changed. If they are "
+                "really gone, say so: --allow-empty"
+            )
+
+    def _take(self, item: Document | Unchanged, source: DocumentSource, known: Mapping[str, str]) -> None:
+        other = self._draft.owner(item.doc_id)
+        if other is not None:
+            raise SourceError(
+                f"{source.key} and {other} both have a document {item.doc_id!r}. Nothing was changed. Give one of "
+                "them a prefix of its own: whence index PATH --prefix NAME/"
+            )
+        if isinstance(item, Unchanged):
+            self._draft.keep(item.doc_id, source=source.key)
+            return
+        self._draft.add(item, source=source.key)
+        if item.doc_id not in known:
+            self._changes.added.append(item.doc_id)
+        elif known[item.doc_id] != item.sha256:
+            self._changes.changed.append(item.doc_id)
+
+    def _known(self, source: DocumentSource) -> dict[str, str]:
+        if self._parent is None:
+            return {}
+        documents = self._parent.corpus.documents(source=source.key)
+        return {document.doc_id: document.sha256 for document in documents}
+
+    def _removed(self) -> list[str]:
+        if self._parent is None:
+            return []
+        documents = self._parent.corpus.documents()
+        return [document.doc_id for document in documents if document.doc_id not in self._draft]
+
+    def _is_as_before(self, manifest: Manifest, removed: Sequence[str], records: Sequence[SourceRecord]) -> bool:
+        has_changes = bool(self._changes.added or self._changes.changed or removed)
+        return not has_changes and list(records) == [_without_count(record) for record in manifest.sources]
+
+    def _report(
+        self,
+        manifest: Manifest,
+        removed: Sequence[str],
+        *,
+        is_new: bool,
+        encoded: int = 0,
+        pruned: Sequence[str] = (),
+    ) -> SyncReport:
+        changes = self._changes
+        return SyncReport(
+            generation=manifest.name,
+            is_new=is_new,
+            added=tuple(changes.added),
+            changed=tuple(changes.changed),
+            removed=tuple(removed),
+            unchanged=len(self._draft) - len(changes.added) - len(changes.changed),
+            rejected=tuple(changes.rejected),
+            encoded=encoded,
+            documents=manifest.documents,
+            chunks=manifest.chunks,
+            sentences=manifest.sentences,
+            pruned=tuple(pruned),
+        )
+
+
+def _records(staying: Sequence[SourceRecord], sources: Sequence[DocumentSource]) -> list[SourceRecord]:
+    read = [SourceRecord(source.key, source.prefix, is_bundled=source.is_bundled) for source in sources]
+    records = {record.path: record for record in [*map(_without_count, staying), *read]}
+    return sorted(records.values(), key=lambda record: record.path)
+
+
+def _without_count(record: SourceRecord) -> SourceRecord:
+    return replace(record, documents=0)
+
+
+def _no_documents(sources: Sequence[DocumentSource], rejected: Sequence[Rejected]) -> str:
+    where = ", ".join(source.key for source in sources)
+    if not where:
+        return (
+            "The index would be left without documents. Nothing was changed. If that is meant, say so: --allow-empty"
+        )
+    if not rejected:
+        return f"There is no document in {where}. Add some, or name another folder: whence index PATH"
+    first = rejected[0]
+    return (
+        f"No document in {where} can be read; {len(rejected)} were rejected, the first of them: "
+        f"{first.path}: {first.reason}"
+    )

@@ -1,0 +1,281 @@
+"""A generation in the making: documents in, files of a generation out, checked before anyone can open it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.chunks import split
+from index.corpus import ChunkRecord, Corpus, CorpusLayout, CorpusWriter
+from index.documents import Document
+from index.embeddings import Encoder
+from index.errors import DamagedGenerationError
+from index.generations import (
+    FORMAT_VERSION,
+    MANIFEST,
+    Generation,
+    Home,
+    Manifest,
+    SourceRecord,
+    generation_name,
+    record_files,
+    sync_folder,
+    sync_tree,
+    utc_now,
+)
+from index.lexical import LexicalIndex
+from index.vectors import ChunkVectors, quantise, slices
+
+ENCODED_AT_ONCE = 2_048
+PROBES = 5
+PROBE_SIMILARITY = 0.999
+
+
+class Progress(Protocol):
+    """Someone who wants to know how far a build is."""
+
+    def start(self, stage: str, total: int | None) -> None:
+        """A stage begins; `total` is the number of steps, None when it is not known."""
+
+    def advance(self, steps: int) -> None:
+        """So many steps of the stage are done."""
+
+
+class NoProgress:
+    """Tells nobody."""
+
+    def start(self, stage: str, total: int | None) -> None:
+        """See `Progress.start`."""
+
+    def advance(self, steps: int) -> None:
+        """See `Progress.advance`."""
+
+
+class Draft:
+    """A generation in the making.
+
+    Args:
+        folder: hidden, on the home's file system.
+        encoder: of the model.
+        parent: generation whose documents and embeddings can be taken over as they are; None for nothing.
+        target_tokens: see `index.chunks.split`.
+        progress: told of each stage.
+    """
+
+    def __init__(
+        self, folder: Path, encoder: Encoder, parent: Generation | None, *, target_tokens: int, progress: Progress
+    ) -> None:
+        self._folder = folder
+        self._encoder = encoder
+        self._parent = parent
+        self._target_tokens = target_tokens
+        self._progress = progress
+        self._writer = CorpusWriter(folder, None if parent is None else parent.folder / "corpus.sqlite")
+        self._owners: dict[str, str] = {}
+        self._kept: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def __contains__(self, doc_id: str) -> bool:
+        return doc_id in self._owners
+
+    def owner(self, doc_id: str) -> str | None:
+        """Return the key of the source that a document came from, None when it is not in the draft."""
+        return self._owners.get(doc_id)
+
+    def add(self, document: Document, *, source: str) -> None:
+        """Take in a new or changed document."""
+        chunks = split(document, self._encoder.tokenizer, target_tokens=self._target_tokens)
+        self._writer.add(document, chunks, source=source)
+        self._owners[document.doc_id] = source
+
+    def keep(self, doc_id: str, *, source: str) -> None:
+        """Take over a document of the parent as it is."""
+        self._kept.append(doc_id)
+        self._owners[doc_id] = source
+
+    def close(self) -> None:
+        """Close its files, written or not."""
+        self._writer.close()
+
+    def write(self) -> int:
+        """Write every file but the manifest; return how many chunks were encoded."""
+        self._progress.start("Writing documents", None)
+        layout = self._writer.finish(self._kept)
+        with closing(Corpus(self._folder / "corpus.sqlite")) as corpus:
+            return self._write_arrays(corpus, layout)
+
+    def publish(
+        self, home: Home, *, parent: str | None, making: Mapping[str, str | int], sources: Iterable[SourceRecord]
+    ) -> Manifest:
+        """Write the manifest, check the whole, and make it the generation that readers open.
+
+        Args:
+            home: to publish in; its writer's lock must be held.
+            parent: name of the generation before it.
+            making: see `Manifest.making`.
+            sources: without their counts.
+
+        Raises:
+            DamagedGenerationError: what was written is not what was meant.
+        """
+        self._progress.start("Checking", None)
+        manifest = self._write_manifest(home, parent, making, sources)
+        self._check(manifest)
+        self._progress.start("Publishing", None)
+        sync_tree(self._folder)
+        self._folder.rename(home.generations_path / manifest.name)
+        sync_folder(home.generations_path)
+        home.publish(manifest.name)
+        return manifest
+
+    def _write_arrays(self, corpus: Corpus, layout: CorpusLayout) -> int:
+        """Write vectors, sentence embeddings and the keyword index; return how many chunks were encoded."""
+        starts, furniture = corpus.sentence_layout()
+        np.save(self._folder / "sentence_starts.npy", starts)
+        np.save(self._folder / "furniture.npy", furniture)
+        rows_in_parent, added = layout.rows_in_parent(), np.flatnonzero(layout.rows_in_parent() < 0)
+        self._progress.start("Writing the keyword index", None)
+        self._write_lexical(corpus, rows_in_parent, added)
+        self._progress.start("Writing embeddings", None)
+        origins, sentence_origins = self._origins(corpus, layout, starts, added)
+        dimension = self._encoder.identity.dimension
+        vectors = ChunkVectors.zeros(len(origins), dimension)
+        sentences = _new_array(self._folder / "sentences.npy", (int(starts[-1]), dimension))
+        if self._parent is not None:
+            _gather(self._parent.vectors.halves, origins, vectors.halves)
+            _gather(self._parent.sentences.quantised, sentence_origins, sentences)
+        to_encode = np.flatnonzero(origins < 0)
+        self._encode_chunks(corpus, to_encode, vectors.halves)
+        self._encode_sentences(corpus, to_encode, sentences)
+        self._progress.start("Writing vectors", None)
+        vectors.save(self._folder / "vectors.faiss")
+        return len(to_encode)
+
+    def _origins(
+        self, corpus: Corpus, layout: CorpusLayout, starts: NDArray[np.int64], added: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Find the position in the parent of each chunk and sentence, also for unchanged chunks of changed documents.
+
+        Returns:
+            int64 arrays over chunks and over sentences, -1 for those that have to be encoded.
+        """
+        rows, sentences = layout.rows_in_parent(), layout.sentences_in_parent()
+        if self._parent is None:
+            return rows, sentences
+        digests = corpus.digests(added.tolist())
+        found = self._parent.corpus.rows_embedded_from(set(digests))
+        parent_starts = self._parent.sentences.starts
+        for row, digest in zip(added.tolist(), digests, strict=True):
+            if digest in found:
+                rows[row] = found[digest]
+                first = parent_starts[found[digest]]
+                sentences[starts[row] : starts[row + 1]] = np.arange(first, first + starts[row + 1] - starts[row])
+        return rows, sentences
+
+    def _write_lexical(self, corpus: Corpus, rows_in_parent: NDArray[np.int64], added: NDArray[np.int64]) -> None:
+        texts = (chunk.embedded_text for group in _groups(added) for chunk in corpus.chunks(group))
+        if self._parent is None:
+            lexical = LexicalIndex.from_texts(texts)
+        else:
+            positions = np.flatnonzero(rows_in_parent >= 0)
+            lexical = self._parent.lexical.updated(rows_in_parent[positions], positions, list(texts))
+        lexical.save(self._folder / "lexical")
+
+    def _encode_chunks(self, corpus: Corpus, rows: NDArray[np.int64], halves: NDArray[np.float16]) -> None:
+        self._progress.start("Encoding chunks", len(rows))
+        for group in _groups(rows):
+            texts = [chunk.embedded_text for chunk in corpus.chunks(group)]
+            halves[group] = self._encoder.encode_documents(texts, on_progress=self._progress.advance)
+
+    def _encode_sentences(self, corpus: Corpus, rows: NDArray[np.int64], sentences: NDArray[np.int8]) -> None:
+        self._progress.start("Encoding sentences", len(rows))
+        for group in _groups(rows):
+            chunks = corpus.chunks(group)
+            positions = _sentence_positions(chunks)
+            texts = [text for chunk in chunks for text in chunk.embedded_sentences]
+            distinct = list(dict.fromkeys(texts))
+            embeddings = quantise(self._encoder.encode_documents(distinct))
+            place = {text: position for position, text in enumerate(distinct)}
+            sentences[positions] = embeddings[[place[text] for text in texts]]
+            self._progress.advance(len(group))
+
+    def _write_manifest(
+        self, home: Home, parent: str | None, making: Mapping[str, str | int], sources: Iterable[SourceRecord]
+    ) -> Manifest:
+        with closing(Corpus(self._folder / "corpus.sqlite")) as corpus:
+            documents, chunks, sentences = corpus.counts()
+            counts = corpus.sources()
+        created = utc_now()
+        files = record_files(self._folder)
+        manifest = Manifest(
+            name=generation_name(created, files),
+            format_version=FORMAT_VERSION,
+            number=max((other.number for other in home.manifests()), default=0) + 1,
+            created=created.isoformat(timespec="seconds"),
+            parent=parent,
+            model=self._encoder.identity,
+            making=making,
+            documents=documents,
+            chunks=chunks,
+            sentences=sentences,
+            sources=tuple(replace(source, documents=counts.get(source.path, 0)) for source in sources),
+            files=files,
+        )
+        (self._folder / MANIFEST).write_text(manifest.as_json(), encoding="utf-8")
+        return manifest
+
+    def _check(self, manifest: Manifest) -> None:
+        """Open what was written as a reader would, and ask a few chunks for themselves."""
+        generation = Generation(self._folder, manifest)
+        try:
+            generation.check_counts()
+            rows = {round(place * (manifest.chunks - 1) / (PROBES - 1)) for place in range(PROBES)}
+            for chunk in generation.corpus.chunks(sorted(rows) if manifest.chunks else []):
+                self._probe(generation, chunk)
+        finally:
+            generation.close()
+
+    def _probe(self, generation: Generation, chunk: ChunkRecord) -> None:
+        if generation.corpus.text(chunk.document)[chunk.start : chunk.end] != chunk.text:
+            raise DamagedGenerationError(f"chunk {chunk.row} is not what its document says at that place")
+        (embedding,) = self._encoder.encode_documents([chunk.embedded_text])
+        _, similarities = generation.vectors.search(embedding, top_k=1)
+        if similarities[0] < PROBE_SIMILARITY:
+            raise DamagedGenerationError(f"chunk {chunk.row} does not find itself: {similarities[0]:.4f}")
+
+
+def _gather(old: NDArray[np.generic], origins: NDArray[np.int64], new: NDArray[np.generic]) -> None:
+    """Copy rows from an old array to the places that name them."""
+    for part in slices(len(origins)):
+        places = np.flatnonzero(origins[part] >= 0)
+        new[part.start + places] = old[origins[part][places]]
+
+
+def _new_array(path: Path, shape: tuple[int, int]) -> NDArray[np.int8]:
+    """Create an array on disk whose room is taken at once, so that a full disk is an error here and not later."""
+    if 0 in shape:
+        np.save(path, np.empty(shape, dtype=np.int8))
+        return np.empty(shape, dtype=np.int8)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.int8, shape=shape)
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _groups(rows: NDArray[np.int64]) -> Iterator[list[int]]:
+    return (rows[first : first + ENCODED_AT_ONCE].tolist() for first in range(0, len(rows), ENCODED_AT_ONCE))
+
+
+def _sentence_positions(chunks: Iterable[ChunkRecord]) -> NDArray[np.int64]:
+    return np.concatenate(
+        [np.arange(chunk.first_sentence, chunk.first_sentence + len(chunk.sentences)) for chunk in chunks]
+    )

@@ -1,0 +1,563 @@
+"""Generations on disk: a home holds immutable states of the index, one of them published.
+
+    HOME/
+      CURRENT                        one line: the name of the published generation
+      generations/
+        20261121T060001Z-3f9c2a/     whole and never changed; removed only by pruning
+        .building-.../               being written; swept away by the next writer
+      damaged/                       generations that failed a check, set aside
+      writer.lock  writer.json       who is writing
+
+A generation is written in a hidden folder, checked, flushed to disk, renamed into place and only then named in
+CURRENT, which is replaced by a rename too. Whatever stops a writer, readers find the last published generation
+whole. They take no lock, and an open generation stays readable after it was pruned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+
+from index.corpus import Corpus, DocumentRecord
+from index.embeddings import ModelIdentity
+from index.errors import DamagedGenerationError, GenerationError, NoGenerationError, WriterBusyError
+from index.lexical import LexicalIndex
+from index.models import sha256_of
+from index.vectors import ChunkVectors, SentenceVectors, open_array
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+KEEP_GENERATIONS = 3
+BUILDING_PREFIX = ".building-"
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of a file of a generation."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """A source as a generation knows it.
+
+    Attributes:
+        path: absolute, of the folder or file.
+        prefix: put before the ids of its documents.
+        documents: how many it has in this generation.
+        is_bundled: whether it is the bundled corpus, which gives way to a user's own documents.
+    """
+
+    path: str
+    prefix: str = ""
+    documents: int = 0
+    is_bundled: bool = False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a generation says of itself.
+
+    Attributes:
+        name: of its folder.
+        format_version: of the files; another one than this program's is refused.
+        number: of generations published before it in this home, plus one; orders them whatever the clock says.
+        created: UTC, ISO 8601.
+        parent: name of the generation it was written from; None for the first.
+        model: that embedded it.
+        making: settings that decide text and chunks; when they change, nothing is reused.
+        documents, chunks, sentences: counts.
+        sources: that were synced into it.
+        files: relative path -> size and digest.
+    """
+
+    name: str
+    format_version: int
+    number: int
+    created: str
+    parent: str | None
+    model: ModelIdentity
+    making: Mapping[str, str | int]
+    documents: int
+    chunks: int
+    sentences: int
+    sources: tuple[SourceRecord, ...] = ()
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+
+    def as_json(self) -> str:
+        """Return the text of `manifest.json`, with a digest of itself."""
+        fields = asdict(self)
+        return json.dumps({**fields, "sha256": _fields_digest(fields)}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parse the text of `manifest.json`.
+
+        Raises:
+            DamagedGenerationError: it is not a manifest, or was altered.
+            GenerationError: it was written by another format version.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            # Made alike in every format version, so that a newer manifest is not taken for an altered one.
+            if fields.pop("sha256") != _fields_digest(fields):
+                raise DamagedGenerationError(f"{MANIFEST} was altered: it does not match the digest in it")
+            if fields["format_version"] != FORMAT_VERSION:
+                raise GenerationError(
+                    f"The generation {fields['name']} has format version {fields['format_version']}, this version "
+                    f"of Whence reads {FORMAT_VERSION}. Use the version that wrote it, or build it anew: "
+                    "whence index PATH --home ANOTHER_HOME"
+                )
+            fields["model"] = ModelIdentity(**fields["model"])
+            fields["sources"] = tuple(SourceRecord(**source) for source in fields["sources"])
+            fields["files"] = {name: FileRecord(**record) for name, record in fields["files"].items()}
+            return cls(**fields)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise DamagedGenerationError(f"{MANIFEST} is not readable as a manifest: {exc}") from exc
+
+
+class Generation:
+    """An open generation. It is read-only, and stays readable until it is closed, even when it is pruned.
+
+    Attributes:
+        manifest: what it says of itself.
+        corpus: documents, chunks and their text.
+        vectors: dense search over chunks.
+        sentences: sentence embeddings, for rescoring.
+        lexical: keyword search over chunks.
+        furniture: bool, shape (chunks,): which chunks are page furniture.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.vectors = ChunkVectors.load(folder / "vectors.faiss")
+        self.sentences = SentenceVectors.load(folder)
+        self.lexical = LexicalIndex.load(folder / "lexical")
+        self.furniture: NDArray[np.bool_] = open_array(folder / "furniture.npy")
+        self.corpus = Corpus(folder / "corpus.sqlite")
+
+    @classmethod
+    def open(cls, folder: Path) -> Generation:
+        """Open a generation after checking every file against its manifest.
+
+        Raises:
+            DamagedGenerationError: a file is missing, truncated or altered; the message names it.
+            GenerationError: the format is another version's.
+        """
+        manifest = read_manifest(folder)
+        check_files(folder, manifest)
+        generation = cls(folder, manifest)
+        try:
+            generation.check_counts()
+        except DamagedGenerationError:
+            generation.close()
+            raise
+        return generation
+
+    @property
+    def name(self) -> str:
+        """Of the generation."""
+        return self.manifest.name
+
+    @cached_property
+    def document_records(self) -> list[DocumentRecord]:
+        """All documents in order of doc_id, read once: filters look at every one of them."""
+        return list(self.corpus.documents())
+
+    def check_counts(self) -> None:
+        """Compare the counts of all parts.
+
+        Raises:
+            DamagedGenerationError: two parts disagree.
+        """
+        manifest = self.manifest
+        expected = (manifest.documents, manifest.chunks, manifest.sentences)
+        try:
+            counts = self.corpus.counts()
+        except sqlite3.DatabaseError as exc:
+            raise DamagedGenerationError(f"corpus.sqlite is not readable: {exc}") from exc
+        chunks = {
+            "vectors.faiss": len(self.vectors),
+            "lexical": len(self.lexical),
+            "furniture.npy": len(self.furniture),
+        }
+        if counts != expected:
+            raise DamagedGenerationError(f"corpus.sqlite holds {counts}, the manifest says {expected}")
+        for part, count in chunks.items():
+            if count != manifest.chunks:
+                raise DamagedGenerationError(f"{part} holds {count} chunks, the manifest says {manifest.chunks}")
+        if len(self.sentences) != manifest.sentences:
+            raise DamagedGenerationError(
+                f"sentences.npy holds {len(self.sentences)} sentences, the manifest says {manifest.sentences}"
+            )
+
+    def close(self) -> None:
+        """Close its files."""
+        self.corpus.close()
+
+
+class Home:
+    """A folder with generations.
+
+    Args:
+        path: need not exist until something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.generations_path = path / "generations"
+        self._lock = filelock.FileLock(path / "writer.lock")
+
+    def published_name(self) -> str | None:
+        """Return the name in CURRENT, None when nothing has been published."""
+        try:
+            return (self.path / "CURRENT").read_text(encoding="utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise GenerationError(f"{self.path / 'CURRENT'} cannot be read: {exc}") from exc
+
+    def folder(self, name: str) -> Path:
+        """Return the folder of a generation.
+
+        Raises:
+            GenerationError: there is no such generation.
+        """
+        for folder in self._folders():
+            if folder.name == name:
+                return folder
+        raise GenerationError(f"There is no generation {name!r} in {self.path}. List them: whence generations")
+
+    def manifests(self) -> list[Manifest]:
+        """Return the manifests of all whole-looking generations, newest first."""
+        manifests = []
+        for folder in self._folders():
+            try:
+                manifests.append(read_manifest(folder))
+            except GenerationError as error:
+                logger.warning("generation %s: %s", folder.name, error)
+        return sorted(manifests, key=lambda manifest: (manifest.number, manifest.name), reverse=True)
+
+    def open_current(self) -> Generation:
+        """Open the published generation; if it is damaged, set it aside and open the newest good one.
+
+        Raises:
+            NoGenerationError: nothing has been published.
+            DamagedGenerationError: no generation is whole.
+            GenerationError: the published generation has another format version.
+        """
+        name = self.published_name()
+        if name is None:
+            raise NoGenerationError(
+                f"No index in {self.path} (no CURRENT file). Build one: whence index PATH --home {self.path}"
+            )
+        try:
+            return self._open(name)
+        except DamagedGenerationError as error:
+            if self.published_name() != name:
+                # Not damaged but pruned while it was being opened; another one has long been published.
+                return self.open_current()
+            return self._open_newest_good(name, error)
+
+    def publish(self, name: str) -> None:
+        """Make a generation the one that readers open, by one rename.
+
+        Raises:
+            GenerationError: there is no such generation, or CURRENT cannot be written.
+        """
+        self.folder(name)
+        beside = self.path / f".CURRENT-{os.getpid()}"
+        try:
+            with beside.open("w", encoding="utf-8") as stream:
+                stream.write(name + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            beside.replace(self.path / "CURRENT")
+            sync_folder(self.path)
+        except OSError as exc:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+            raise write_error(self.path, exc) from exc
+
+    def prune(self, keep: int = KEEP_GENERATIONS) -> list[str]:
+        """Remove generations beyond the newest `keep`, never the published one; the writer's lock must be held.
+
+        Returns:
+            The names of those removed.
+        """
+        published = self.published_name()
+        names = [manifest.name for manifest in self.manifests()]
+        removed = [name for name in names[max(1, keep) :] if name != published]
+        for name in removed:
+            # Renamed first: a generation that is partly removed must not look whole to anyone.
+            doomed = self.generations_path / f"{BUILDING_PREFIX}pruned-{name}"
+            (self.generations_path / name).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+        return removed
+
+    def roll_back(self, name: str | None = None, *, wait_s: float = 10.0) -> str:
+        """Publish an earlier generation, or a later one again, after checking that it is whole.
+
+        Args:
+            name: of the generation; None for the parent of the published one.
+            wait_s: see `writer`.
+
+        Returns:
+            The name of the generation that is published now.
+
+        Raises:
+            GenerationError: there is no such generation, or it is damaged.
+        """
+        with self.writer(wait_s=wait_s):
+            name = name or self._parent_of_published()
+            Generation.open(self.folder(name)).close()
+            self.publish(name)
+            return name
+
+    @contextmanager
+    def writer(self, *, wait_s: float = 10.0) -> Iterator[None]:
+        """Hold the home's only writer's lock; it ends with the process, however that ends.
+
+        Within the block the same home may ask for it again.
+
+        Raises:
+            WriterBusyError: another process still writes after `wait_s` seconds; the message tells which.
+            GenerationError: the home cannot be written.
+        """
+        is_outermost = not self._lock.is_locked
+        try:
+            self.generations_path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=wait_s)
+        except filelock.Timeout as exc:
+            raise WriterBusyError(
+                f"{self._writer()} is writing to {self.path}. Try again when it is done, or wait longer: "
+                "--wait SECONDS"
+            ) from exc
+        except OSError as exc:
+            raise write_error(self.path, exc) from exc
+        try:
+            if is_outermost:
+                self._take_over()
+            yield
+        finally:
+            if is_outermost:
+                with suppress(OSError):
+                    (self.path / "writer.json").unlink(missing_ok=True)
+            self._lock.release()
+
+    @contextmanager
+    def building_folder(self) -> Iterator[Path]:
+        """Make a hidden folder to write a generation in; what is still in it at the end is removed.
+
+        The writer's lock must be held.
+
+        Raises:
+            GenerationError: the home cannot be written.
+        """
+        folder = self.generations_path / f"{BUILDING_PREFIX}{time.time_ns()}"
+        try:
+            folder.mkdir()
+        except OSError as exc:
+            raise write_error(self.path, exc) from exc
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _open(self, name: str) -> Generation:
+        try:
+            folder = self.folder(name)
+        except GenerationError as exc:
+            raise DamagedGenerationError(f"CURRENT names it, but {self.generations_path} does not hold it") from exc
+        return Generation.open(folder)
+
+    def _open_newest_good(self, damaged: str, error: DamagedGenerationError) -> Generation:
+        for manifest in self.manifests():
+            if manifest.name == damaged:
+                continue
+            try:
+                generation = self._open(manifest.name)
+            except GenerationError as exc:
+                logger.warning("generation %s: %s", manifest.name, exc)
+                continue
+            logger.error("generation %s is damaged: %s; %s serves instead", damaged, error, manifest.name)
+            self._replace(damaged, manifest.name)
+            return generation
+        raise DamagedGenerationError(
+            f"The generation {damaged} in {self.path} is damaged: {error}. No other one is whole. "
+            f"Build it anew from its sources: whence index PATH --home {self.path}, or restore a backup: "
+            "whence restore FILE"
+        ) from error
+
+    def _parent_of_published(self) -> str:
+        published = self.published_name()
+        if published is None:
+            raise NoGenerationError(f"No index in {self.path}, so there is nothing to roll back.")
+        parent = read_manifest(self.folder(published)).parent
+        if parent is None or not self._holds(parent):
+            raise GenerationError(
+                f"The generation before {published} is not there any more. Choose one: whence generations"
+            )
+        return parent
+
+    def set_aside(self, folder: Path) -> None:
+        """Move a damaged generation out of the way; the writer's lock must be held."""
+        (self.path / "damaged").mkdir(exist_ok=True)
+        folder.rename(self.path / "damaged" / f"{folder.name}-{time.time_ns()}")
+
+    def _replace(self, damaged: str, replacement: str) -> None:
+        """Set a damaged generation aside and publish its replacement, unless a writer is at work."""
+        try:
+            with self.writer(wait_s=0):
+                if self.published_name() != damaged:
+                    return
+                self.publish(replacement)
+                if self._holds(damaged):
+                    self.set_aside(self.folder(damaged))
+        except (GenerationError, OSError) as exc:
+            logger.warning("generation %s could not be set aside: %s", damaged, exc)
+
+    def _folders(self) -> list[Path]:
+        try:
+            folders = sorted(self.generations_path.iterdir())
+        except FileNotFoundError:
+            return []
+        return [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+
+    def _holds(self, name: str) -> bool:
+        return name in [folder.name for folder in self._folders()]
+
+    def _take_over(self) -> None:
+        """Clean up after writers that were stopped, which may give room, and say who writes now."""
+        note = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_now().isoformat(timespec="seconds")}
+        try:
+            self._sweep()
+            (self.path / "writer.json").write_text(json.dumps(note), encoding="utf-8")
+        except OSError as exc:
+            raise write_error(self.path, exc) from exc
+
+    def _writer(self) -> str:
+        try:
+            note = json.loads((self.path / "writer.json").read_text(encoding="utf-8"))
+            return f"Process {note['pid']} on {note['host']} (since {note['since']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "Another process"
+
+    def _sweep(self) -> None:
+        """Remove what writers that were stopped have left; only called under the lock."""
+        for path in self.generations_path.glob(f"{BUILDING_PREFIX}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in self.path.glob(".CURRENT-*"):
+            path.unlink(missing_ok=True)
+
+
+def _fields_digest(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a generation.
+
+    Raises:
+        DamagedGenerationError: it is missing, not a manifest, or names another generation.
+        GenerationError: the format is another version's.
+    """
+    try:
+        manifest = Manifest.from_json((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise DamagedGenerationError(f"{MANIFEST} cannot be read: {exc}") from exc
+    if manifest.name != folder.name and not folder.name.startswith(BUILDING_PREFIX):
+        raise DamagedGenerationError(f"{MANIFEST} names another generation, {manifest.name}")
+    return manifest
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare size and SHA-256 of every file with the manifest.
+
+    Raises:
+        DamagedGenerationError: the first file that is missing, truncated or altered, by name.
+    """
+    for name, record in manifest.files.items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError as exc:
+            raise DamagedGenerationError(f"{name} is missing") from exc
+        if size != record.size:
+            raise DamagedGenerationError(f"{name} has {size:,} bytes instead of {record.size:,}")
+    for name, digest in zip(manifest.files, _digests([folder / name for name in manifest.files]), strict=True):
+        if digest != manifest.files[name].sha256:
+            raise DamagedGenerationError(f"{name} was altered: SHA-256 {digest[:16]}… differs from the manifest's")
+
+
+def record_files(folder: Path) -> dict[str, FileRecord]:
+    """Take size and digest of every file in a folder, by relative path with `/`."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, digest)
+        for path, digest in zip(paths, _digests(paths), strict=True)
+    }
+
+
+def generation_name(created: datetime, files: Mapping[str, FileRecord]) -> str:
+    """Name a generation after the moment and the content: sortable, and distinct for distinct content."""
+    content = json.dumps({name: record.sha256 for name, record in files.items()}, sort_keys=True)
+    moment = created.strftime("%Y%m%dT%H%M%S%fZ")
+    return f"{moment[:15]}Z-{hashlib.sha256((moment + content).encode()).hexdigest()[:6]}"
+
+
+def utc_now() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below a folder, and itself, to disk."""
+    for path in sorted(folder.rglob("*")):
+        sync_folder(path)
+    sync_folder(folder)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush one folder, or one file, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_error(path: Path, error: Exception) -> GenerationError:
+    """Say that the home cannot be written, and that nothing was lost."""
+    return GenerationError(
+        f"{path} cannot be written: {getattr(error, 'strerror', None) or error}. The published index is untouched. "
+        "Make room or check the permissions, then run the command again."
+    )
+
+
+def _digests(paths: Sequence[Path]) -> list[str]:
+    # Hashing lets go of the interpreter's lock, so two threads use two cores.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(sha256_of, paths))

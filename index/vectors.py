@@ -1,0 +1,244 @@
+"""Dense search: chunk embeddings in a FAISS index, sentence embeddings in a memory-mapped array.
+
+Chunk embeddings are kept in half precision and searched exactly. On MiniLM embeddings half precision finds the
+same neighbours as single precision at half the memory, and faster, because exact search is bound by memory.
+Sentence embeddings only rescore candidates that are already found; one byte for each dimension is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import DamagedGenerationError, QuestionError
+
+Embeddings = NDArray[np.float32]
+
+_COPY_ROWS = 65_536  # rows moved at a time, so that memory does not grow with the corpus
+
+
+class ChunkVectors:
+    """The embeddings of all chunks, by row, in a FAISS index for exact search by inner product."""
+
+    def __init__(self, index: faiss.IndexScalarQuantizer) -> None:
+        self._index = index
+        self._halves = _halves_of(index)
+
+    @classmethod
+    def zeros(cls, count: int, dimension: int) -> ChunkVectors:
+        """Make room for embeddings of unit length, which are then written into `halves`."""
+        index = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        index.codes.resize(count * index.code_size)
+        index.ntotal = count
+        index.is_trained = True
+        return cls(index)
+
+    @classmethod
+    def load(cls, path: Path) -> ChunkVectors:
+        """Open a saved index, memory-mapped.
+
+        Raises:
+            DamagedGenerationError: the file is not an index of this kind.
+        """
+        try:
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as exc:
+            raise DamagedGenerationError(f"{path.name} is not a readable FAISS index") from exc
+        if not isinstance(index, faiss.IndexScalarQuantizer):
+            raise DamagedGenerationError(f"{path.name} is a FAISS index of an unexpected kind")
+        return cls(index)
+
+    def save(self, path: Path) -> None:
+        """Write the index to a file.
+
+        Raises:
+            OSError: there is no room, or no permission.
+        """
+        try:
+            faiss.write_index(self._index, str(path))
+        except RuntimeError as exc:
+            raise OSError(f"FAISS could not write {path.name}") from exc
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def dimension(self) -> int:
+        """Of an embedding."""
+        return int(self._index.d)
+
+    @property
+    def halves(self) -> NDArray[np.float16]:
+        """The embeddings as kept, no copy of them: float16, shape (n, dimension). Valid as long as this object."""
+        return self._halves
+
+    @cached_property
+    def centroid(self) -> Embeddings:
+        """The mean of all embeddings, not of unit length: float32, shape (dimension,); zeros when there are none."""
+        total = np.zeros(self.dimension, dtype=np.float64)
+        for part in slices(len(self)):
+            total += self._halves[part].sum(axis=0, dtype=np.float64)
+        return (total / max(1, len(self))).astype(np.float32)
+
+    def search(
+        self, embedding: Embeddings, *, top_k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], Embeddings]:
+        """Find the nearest chunks of one query, exactly.
+
+        Args:
+            embedding: float32, shape (dimension,), unit length.
+            top_k: chunks wanted, at least 1; asking for more than there are is fine.
+            allowed: bool, shape (n,); False keeps a row out. None allows all.
+
+        Returns:
+            Rows (int64) and cosine similarities (float32, in [-1, 1]), best first, equal ones by row; at most
+            `top_k` of each.
+
+        Raises:
+            QuestionError: the embedding has another dimension than the index.
+        """
+        if embedding.shape != (self.dimension,):
+            raise QuestionError(
+                f"The question's embedding has shape {embedding.shape}, the index {self.dimension} dimensions. "
+                "Ask with the model that the index was built with."
+            )
+        available = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        if available == 0:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        rows, similarities = self._nearest(embedding, top_k, available, self._parameters(allowed))
+        order = np.lexsort((rows, -similarities))[:top_k]
+        return rows[order], similarities[order]
+
+    def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> Embeddings:
+        """Compute the cosine similarity of one query to given rows: float32, shape (len(rows),)."""
+        return _products(self._halves[rows].astype(np.float32), embedding)
+
+    def _nearest(
+        self, embedding: Embeddings, top_k: int, available: int, parameters: faiss.SearchParameters | None
+    ) -> tuple[NDArray[np.int64], Embeddings]:
+        """Find at least the `top_k` nearest rows, and every row that is as similar as the last of them.
+
+        Of equally similar rows FAISS keeps any, so it is asked for more until a less similar one comes too.
+        """
+        wanted = top_k + 1
+        while True:
+            (similarities,), (rows,) = self._index.search(
+                embedding[None, :], min(wanted, available), params=parameters
+            )
+            if wanted >= available or similarities[-1] < similarities[top_k - 1]:
+                return rows, similarities
+            wanted *= 2
+
+    @staticmethod
+    def _parameters(allowed: NDArray[np.bool_] | None) -> faiss.SearchParameters | None:
+        if allowed is None:
+            return None
+        # The stubs describe the C++ constructors, not the Python ones.
+        selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # type: ignore[call-arg,arg-type]
+        return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+
+
+class SentenceVectors:
+    """The embeddings of all sentences, one byte for each dimension.
+
+    A row is scaled so that its largest component is 127 and needs no scale beside it: cosine similarity does not
+    depend on length, and the length is divided out when a row is read.
+
+    Args:
+        quantised: int8, shape (sentences, dimension).
+        starts: int64, shape (chunks + 1,): the first sentence of each chunk, and their number at the end.
+    """
+
+    def __init__(self, quantised: NDArray[np.int8], starts: NDArray[np.int64]) -> None:
+        self._quantised = quantised
+        self._starts = starts
+
+    @classmethod
+    def load(cls, folder: Path) -> SentenceVectors:
+        """Open the files of a generation, memory-mapped.
+
+        Raises:
+            DamagedGenerationError: a file is not an array.
+        """
+        return cls(open_array(folder / "sentences.npy"), open_array(folder / "sentence_starts.npy"))
+
+    def __len__(self) -> int:
+        return len(self._quantised)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """The first sentence of each chunk, and their number at the end: int64, shape (chunks + 1,)."""
+        return self._starts
+
+    @property
+    def quantised(self) -> NDArray[np.int8]:
+        """The rows as kept: int8, shape (sentences, dimension)."""
+        return self._quantised
+
+    def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> tuple[Embeddings, NDArray[np.int64]]:
+        """Compare one query with every sentence of some chunks.
+
+        Args:
+            embedding: float32, shape (dimension,), unit length.
+            rows: int64; chunks, each with at least one sentence.
+
+        Returns:
+            Cosine similarities (float32) of the sentences of all the chunks one after another, and where each
+            chunk's begin among them (int64, shape (len(rows) + 1,)).
+        """
+        firsts, counts = self._starts[rows], self._starts[rows + 1] - self._starts[rows]
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        positions = np.repeat(firsts - bounds[:-1], counts) + np.arange(bounds[-1])
+        vectors = self._quantised[positions].astype(np.float32)
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        return _products(vectors, embedding) / np.maximum(lengths, 1e-12), bounds
+
+
+def _products(vectors: Embeddings, embedding: Embeddings) -> Embeddings:
+    """Multiply each row with one embedding, to the same bits whatever the other rows are.
+
+    The matrix product of BLAS adds up in another order for the last rows than for those before.
+    """
+    products: Embeddings = np.einsum("ij,j->i", vectors, embedding)
+    return products
+
+
+def _halves_of(index: faiss.IndexScalarQuantizer) -> NDArray[np.float16]:
+    """View the codes of an index, which are the half-precision numbers themselves, without copying them."""
+    if index.ntotal == 0:
+        return np.empty((0, index.d), dtype=np.float16)
+    codes = faiss.rev_swig_ptr(index.codes.data(), index.codes.size())
+    # What is memory-mapped is read-only.
+    codes.flags.writeable = index.codes.is_owned  # type: ignore[attr-defined]
+    halves: NDArray[np.float16] = codes.view(np.float16).reshape(index.ntotal, index.d)
+    return halves
+
+
+def quantise(embeddings: Embeddings) -> NDArray[np.int8]:
+    """Scale each row to bytes so that its largest component is 127."""
+    largest = np.abs(embeddings).max(axis=1, keepdims=True)
+    quantised: NDArray[np.int8] = np.rint(embeddings * (127.0 / np.maximum(largest, 1e-12))).astype(np.int8)
+    return quantised
+
+
+def open_array(path: Path) -> Any:
+    """Open an .npy file memory-mapped.
+
+    Raises:
+        DamagedGenerationError: it is missing or not an array.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as exc:
+        raise DamagedGenerationError(f"{path.name} is not a readable array") from exc
+
+
+def slices(count: int) -> Iterator[slice]:
+    """Divide `count` rows into slices of a size that fits in memory."""
+    return (slice(first, min(first + _COPY_ROWS, count)) for first in range(0, count, _COPY_ROWS))

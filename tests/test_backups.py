@@ -1,0 +1,179 @@
+"""A backup brings back exactly what was backed up, or refuses."""
+
+from __future__ import annotations
+
+import sqlite3
+import tarfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sources_in_memory import MemorySource
+
+from index.backups import back_up, restore
+from index.build import sync
+from index.embeddings import Encoder
+from index.errors import GenerationError, NoGenerationError
+from index.generations import Home
+
+BEFORE = {"cats.md": "# Cats\n\nCats purr.\n", "dogs.md": "# Dogs\n\nDogs bark.\n"}
+AFTER = {"owls.md": "# Owls\n\nOwls hunt.\n"}
+
+
+def texts_in(home: Home) -> dict[str, str]:
+    with closing(home.open_current()) as generation:
+        corpus = generation.corpus
+        return {record.doc_id: corpus.text(record) for record in corpus.documents()}
+
+
+def publish(home: Home, texts: dict[str, str], encoder: Encoder) -> str:
+    return sync(home, [MemorySource(texts)], encoder).generation
+
+
+def write_state(home: Home, key: str) -> None:
+    with closing(sqlite3.connect(home.path / "state.sqlite")) as state, state:
+        state.execute("PRAGMA journal_mode = WAL")
+        state.execute("CREATE TABLE keys (name TEXT)")
+        state.execute("INSERT INTO keys VALUES (?)", (key,))
+
+
+def keys_in(home: Home) -> list[str]:
+    with closing(sqlite3.connect(home.path / "state.sqlite")) as state:
+        return [key for (key,) in state.execute("SELECT name FROM keys")]
+
+
+@pytest.fixture
+def filled(home: Home, encoder: Encoder) -> Home:
+    publish(home, BEFORE, encoder)
+    return home
+
+
+def test_a_backup_is_restored_into_an_empty_home(filled: Home, tmp_path: Path) -> None:
+    path = tmp_path / "backup.tar"
+    name = back_up(filled, path)
+    other = Home(tmp_path / "other")
+    assert restore(other, path) == name == filled.published_name() == other.published_name()
+    assert texts_in(other) == BEFORE
+    assert [entry.name for entry in other.generations_path.iterdir()] == [name]
+    with closing(filled.open_current()) as ours, closing(other.open_current()) as theirs:
+        assert ours.manifest == theirs.manifest
+
+
+def test_a_sync_goes_on_from_what_was_restored(filled: Home, tmp_path: Path, encoder: Encoder) -> None:
+    back_up(filled, tmp_path / "backup.tar")
+    other = Home(tmp_path / "other")
+    restore(other, tmp_path / "backup.tar")
+    assert sync(other, [MemorySource({**BEFORE, **AFTER})], encoder).added == ("owls.md",)
+
+
+def test_what_the_home_held_stays_as_an_earlier_generation(filled: Home, tmp_path: Path, encoder: Encoder) -> None:
+    first = back_up(filled, tmp_path / "backup.tar")
+    second = publish(filled, AFTER, encoder)
+    assert restore(filled, tmp_path / "backup.tar") == first
+    assert texts_in(filled) == BEFORE
+    assert filled.roll_back(second) == second
+    assert texts_in(filled) == AFTER
+
+
+def test_a_damaged_generation_is_replaced_and_set_aside(filled: Home, tmp_path: Path) -> None:
+    name = back_up(filled, tmp_path / "backup.tar")
+    (filled.folder(name) / "corpus.sqlite").write_bytes(b"damaged")
+    assert restore(filled, tmp_path / "backup.tar") == name
+    assert texts_in(filled) == BEFORE
+    (aside,) = (filled.path / "damaged").iterdir()
+    assert (aside / "corpus.sqlite").read_bytes() == b"damaged"
+
+
+def test_the_state_comes_back_only_where_there_is_none(filled: Home, tmp_path: Path) -> None:
+    write_state(filled, "from the backup")
+    back_up(filled, tmp_path / "backup.tar")
+    empty, used = Home(tmp_path / "empty"), Home(tmp_path / "used")
+    used.path.mkdir()
+    write_state(used, "of its own")
+    for other in (empty, used):
+        restore(other, tmp_path / "backup.tar")
+    assert keys_in(empty) == ["from the backup"]
+    assert keys_in(used) == ["of its own"]
+
+
+def test_a_home_without_an_index_cannot_be_backed_up(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(NoGenerationError):
+        back_up(home, tmp_path / "backup.tar")
+    assert not (tmp_path / "backup.tar").exists()
+
+
+@pytest.mark.parametrize("place", ["missing/backup.tar", "file/backup.tar", "folder"])
+def test_a_backup_that_cannot_be_written_is_an_error_and_leaves_nothing(
+    filled: Home, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    before = set(tmp_path.iterdir())
+    with pytest.raises(GenerationError, match=rf"The backup .*{place} cannot be written"):
+        back_up(filled, tmp_path / place)
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_backup_replaces_an_older_one_whole(filled: Home, tmp_path: Path, encoder: Encoder) -> None:
+    path = tmp_path / "backup.tar"
+    back_up(filled, path)
+    publish(filled, AFTER, encoder)
+    back_up(filled, path)
+    other = Home(tmp_path / "other")
+    restore(other, path)
+    assert texts_in(other) == AFTER
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9])
+def test_a_truncated_backup_is_refused(filled: Home, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "backup.tar"
+    back_up(filled, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share) // 512 * 512])
+    assert_refused(path, tmp_path, "is not a")
+
+
+def test_a_backup_with_any_file_altered_is_refused(filled: Home, tmp_path: Path) -> None:
+    path = tmp_path / "backup.tar"
+    back_up(filled, path)
+    with tarfile.open(path) as archive:
+        places = {member.name.partition("/")[2]: member.offset_data for member in archive if member.isfile()}
+    data = path.read_bytes()
+    assert len(places) == 12
+    for name, place in places.items():
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert_refused(path, tmp_path, f"is not a whole backup: {name}")
+
+
+def test_files_that_are_no_backup_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.tar"
+    text.write_text("not an archive at all\n" * 100)
+    assert_refused(text, tmp_path, r"text\.tar is not a whole backup")
+    foreign = tmp_path / "foreign.tar"
+    with tarfile.open(foreign, "w") as archive:
+        archive.add(text, arcname="notes/text.txt")
+    assert_refused(foreign, tmp_path, r"is not a whole backup: manifest\.json cannot be read")
+    flat = tmp_path / "flat.tar"
+    with tarfile.open(flat, "w") as archive:
+        archive.add(text, arcname="text.txt")
+    assert_refused(flat, tmp_path, "is not a backup: it holds no generation")
+    assert_refused(tmp_path / "missing.tar", tmp_path, r"missing\.tar cannot be read: No such file")
+    assert_refused(tmp_path, tmp_path, "cannot be read: Is a directory")
+
+
+def test_an_archive_that_writes_elsewhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("text")
+    path = tmp_path / "escape.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(tmp_path / "text", arcname="../../../escaped")
+    assert_refused(path, tmp_path, "is not a whole backup")
+    assert list(tmp_path.rglob("escaped")) == []
+
+
+def assert_refused(path: Path, scratch: Path, message: str) -> None:
+    """Check that a file is not restored, and that the home is as it was: empty."""
+    other = Home(scratch / "refusing")
+    with pytest.raises(GenerationError, match=message):
+        restore(other, path)
+    assert other.published_name() is None
+    assert list(other.generations_path.iterdir()) == []
