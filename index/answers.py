@@ -1,0 +1,253 @@
+"""Question to answer: the exact words of a document with their citation, or an honest "not found".
+
+Everything that answers, over HTTP, in a chat, on the command line or in a batch, calls `answer_questions`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from index.citations import Citation, cite
+from index.documents import Span
+from index.embeddings import Embeddings, Encoder
+from index.errors import ModelError, QuestionError
+from index.filters import Filters, allowed_rows
+from index.generations import Generation
+from index.retrieval import Passage, coverage, retrieve
+from index.terms import analyse_query, every_term
+from index.weights import AnswerWeights, Weights, default_weights
+
+MAX_QUESTION_CHARS = 4_000
+MAX_TOP_K = 100
+DEFAULT_TOP_K = 5
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with what is wanted for it. Making one checks it.
+
+    Attributes:
+        text: 1 to 4,000 characters with at least one word.
+        top_k: passages wanted, 1 to 100.
+        filters: see `index.filters`; None searches everything.
+        min_confidence: below it the question counts as not answered, 0 to 1; None for the fitted threshold.
+
+    Raises:
+        QuestionError: one of them is outside its bounds.
+    """
+
+    text: str
+    top_k: int = DEFAULT_TOP_K
+    filters: Filters | None = None
+    min_confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text.strip():
+            raise QuestionError("The question is empty. Ask something.")
+        if len(self.text) > MAX_QUESTION_CHARS:
+            raise QuestionError(
+                f"The question has {len(self.text):,} characters; at most {MAX_QUESTION_CHARS:,} can be asked. "
+                "Shorten it to what you want to know."
+            )
+        if any("\ud800" <= character <= "\udfff" for character in self.text):
+            raise QuestionError("The question is not valid Unicode: it has half a character. Send it as UTF-8.")
+        if not analyse_query(self.text):
+            raise QuestionError(f"The question {self.text.strip()[:40]!r} has no word in it. Ask in words.")
+        if not 1 <= self.top_k <= MAX_TOP_K:
+            raise QuestionError(f"top_k is {self.top_k}. Ask for 1 to {MAX_TOP_K} passages.")
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise QuestionError(f"min_confidence is {self.min_confidence}. Give a number from 0 to 1.")
+
+
+@dataclass(frozen=True)
+class Quote:
+    """Exact words of a document, and whence they come; `text` is `citation.quote`."""
+
+    text: str
+    citation: Citation
+
+
+@dataclass(frozen=True)
+class CitedPassage:
+    """A passage as it is returned.
+
+    Attributes:
+        rank: from 1.
+        score: fused relevance in [0, 1], higher is better.
+        text: exact words.
+        highlights: spans of `text`, in code points: the sentences that come nearest to the question.
+        dense: cosine similarity of question and passage, 0 if below.
+        lexical: BM25, 0 or more.
+        sentence: cosine similarity of question and best sentence, 0 if below.
+        citation: of the whole passage.
+        also_in: citations of passages that say the same.
+    """
+
+    rank: int
+    score: float
+    text: str
+    highlights: tuple[Span, ...]
+    dense: float
+    lexical: float
+    sentence: float
+    citation: Citation
+    also_in: tuple[Citation, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a question gets.
+
+    Attributes:
+        answered: whether `confidence` reaches the threshold.
+        confidence: probability that the first passage answers the question; 0 without a passage.
+        answer: best sentence or neighbouring sentences of the first passage; None when not answered.
+        passages: best first; the nearest ones when not answered.
+        generation: name of the generation that was asked.
+        model_name, model_sha256: of the embedding model.
+        took_ms: time from question to answer, in milliseconds.
+    """
+
+    question: str
+    answered: bool
+    confidence: float
+    answer: Quote | None
+    passages: tuple[CitedPassage, ...]
+    generation: str
+    model_name: str
+    model_sha256: str
+    took_ms: float = field(compare=False)
+
+
+def answer_questions(
+    generation: Generation, encoder: Encoder, questions: Sequence[Question], *, weights: Weights | None = None
+) -> list[Answer]:
+    """Answer questions from one generation.
+
+    Args:
+        generation: to answer from.
+        encoder: of the model that the generation was built with.
+        questions: in any number; each gets the answer it would get alone.
+        weights: of scores and confidence; None for those that ship with the package.
+
+    Returns:
+        One answer for each question, in their order.
+
+    Raises:
+        ModelError: the generation was built with another model.
+        QuestionError: a filter is malformed.
+    """
+    check_model(generation, encoder)
+    weights = weights or default_weights()
+    started = time.perf_counter()
+    embeddings = encoder.encode_queries([question.text for question in questions])
+    encoding_ms = 1000 * (time.perf_counter() - started)
+    return [
+        _answer(generation, question, embedding, weights, encoding_ms / len(questions))
+        for question, embedding in zip(questions, embeddings, strict=True)
+    ]
+
+
+def check_model(generation: Generation, encoder: Encoder) -> None:
+    """Refuse questions encoded by another model than the generation's.
+
+    Raises:
+        ModelError: weights, tokenizer or configuration differ.
+    """
+    built_with = generation.manifest.model
+    if encoder.identity.files_sha256 != built_with.files_sha256:
+        raise ModelError(
+            f"The index was built with the model {built_with.name} ({built_with.sha256[:12]}…), the question would "
+            f"be encoded by {encoder.identity.name} ({encoder.identity.sha256[:12]}…). Ask with "
+            f"--model {built_with.name}, or rebuild: whence index --model {encoder.identity.name}"
+        )
+
+
+def _answer(
+    generation: Generation, question: Question, embedding: Embeddings, weights: Weights, encoding_ms: float
+) -> Answer:
+    started = time.perf_counter()
+    passages = retrieve(
+        generation,
+        question.text,
+        embedding,
+        top_k=question.top_k,
+        weights=weights.score,
+        allowed=_allowed(generation, question.filters),
+    )
+    term_weights = generation.lexical.term_weights(question.text)
+    highlights = [best_sentences(passage, term_weights, weights.answer) for passage in passages]
+    confidence = _confidence(passages, weights)
+    threshold = weights.confidence.threshold if question.min_confidence is None else question.min_confidence
+    is_answered = bool(passages) and confidence >= threshold
+    return Answer(
+        question=question.text,
+        answered=is_answered,
+        confidence=confidence,
+        answer=_quote(generation, passages[0], highlights[0]) if is_answered else None,
+        passages=tuple(
+            _cited(generation, rank, passage, highlight)
+            for rank, (passage, highlight) in enumerate(zip(passages, highlights, strict=True), start=1)
+        ),
+        generation=generation.name,
+        model_name=generation.manifest.model.name,
+        model_sha256=generation.manifest.model.sha256,
+        took_ms=encoding_ms + 1000 * (time.perf_counter() - started),
+    )
+
+
+def _allowed(generation: Generation, filters: Filters | None) -> np.ndarray | None:
+    if not filters:
+        return None
+    return allowed_rows(filters, generation.document_records, generation.manifest.chunks)
+
+
+def _confidence(passages: Sequence[Passage], weights: Weights) -> float:
+    if not passages:
+        return 0.0
+    return weights.confidence.probability(passages[0].evidence)
+
+
+def best_sentences(passage: Passage, term_weights: dict[str, float], weights: AnswerWeights) -> Span:
+    """Find the sentence of a passage that answers best, with the neighbours that do nearly as well.
+
+    Args:
+        passage: with the similarity of each of its sentences.
+        term_weights: terms of the question and how much each says, see `LexicalIndex.term_weights`.
+        weights: of the parts of a sentence's score.
+
+    Returns:
+        The span of the sentences in the passage's text, in code points.
+    """
+    scores = [
+        weights.similarity * similarity + weights.coverage * coverage(set(every_term(text)), term_weights)
+        for text, similarity in zip(passage.chunk.sentence_texts, passage.sentence_similarities, strict=True)
+    ]
+    best = scores.index(max(scores))
+    enough = weights.near_best * scores[best]
+    first = best - 1 if best > 0 and scores[best - 1] >= enough else best
+    last = best + 1 if best + 1 < len(scores) and scores[best + 1] >= enough else best
+    return passage.chunk.sentences[first][0], passage.chunk.sentences[last][1]
+
+
+def _quote(generation: Generation, passage: Passage, span: Span) -> Quote:
+    citation = cite(generation.corpus, passage.chunk, *span)
+    return Quote(citation.quote, citation)
+
+
+def _cited(generation: Generation, rank: int, passage: Passage, highlight: Span) -> CitedPassage:
+    return CitedPassage(
+        rank=rank,
+        score=passage.score,
+        text=passage.chunk.text,
+        highlights=(highlight,),
+        dense=passage.evidence.dense,
+        lexical=passage.bm25,
+        sentence=passage.evidence.sentence,
+        citation=cite(generation.corpus, passage.chunk),
+        also_in=tuple(cite(generation.corpus, chunk) for chunk in passage.also_in),
+    )

@@ -1,0 +1,87 @@
+"""Documents as they are now, for checking saved citations.
+
+A document is read anew from its source, so that a citation is held against the file itself and not against what was
+once indexed. Where the source cannot be reached from here, or the document never was a file, the published
+generation's text is what there is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from index.citations import PresentText
+from index.errors import DocumentError, SourceError
+from index.generations import Generation, SourceRecord
+from index.readers.worker import ReaderProcess
+from index.sources import Source, list_documents
+
+
+class PresentDocuments:
+    """Finds documents by id; each is read once.
+
+    Args:
+        generation: whose sources are looked into.
+    """
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._reader = ReaderProcess()
+        self._found: dict[str, PresentText | None] = {}
+        self._lists: dict[str, frozenset[str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reader.close()
+
+    def text(self, doc_id: str) -> PresentText | None:
+        """Return a document as it is now; None when it is gone."""
+        if doc_id not in self._found:
+            self._found[doc_id] = self._look_up(doc_id)
+        return self._found[doc_id]
+
+    def _look_up(self, doc_id: str) -> PresentText | None:
+        record = self._generation.corpus.document(doc_id)
+        for source in self._generation.manifest.sources:
+            is_indexed = record is not None and record.source == source.path
+            path = _path_in(source, doc_id) if is_indexed or doc_id in self._listed(source) else None
+            if path is not None:
+                return self._read(path, doc_id)
+        if record is None or Path(record.source).exists():
+            return None
+        return PresentText(self._generation.corpus.text(record), record.sha256)
+
+    def _listed(self, source: SourceRecord) -> frozenset[str]:
+        """Return the ids that a sync would find, so that what it leaves out cannot be asked after."""
+        if source.path not in self._lists:
+            try:
+                doc_ids = list_documents(Source(Path(source.path), prefix=source.prefix))
+            except SourceError:
+                doc_ids = []
+            self._lists[source.path] = frozenset(doc_ids)
+        return self._lists[source.path]
+
+    def _read(self, path: Path, doc_id: str) -> PresentText:
+        try:
+            reading = self._reader.read(path, doc_id)
+        except DocumentError:
+            # The file is there, but not as a document: no quote can be found in it.
+            return PresentText("", "")
+        return PresentText(reading.content.text, reading.sha256)
+
+
+def _path_in(source: SourceRecord, doc_id: str) -> Path | None:
+    """Return the file of an id within a source, None when it has none; never one outside the source."""
+    root = Path(source.path).resolve()
+    if not doc_id.startswith(source.prefix):
+        return None
+    relative = doc_id.removeprefix(source.prefix)
+    if root.is_file():
+        return root if relative == Path(source.path).name else None
+    path = (root / relative).resolve()
+    return path if path.is_relative_to(root) and path.is_file() else None

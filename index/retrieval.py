@@ -1,0 +1,208 @@
+"""Question to passages: candidates from both searches, one score for each, near-duplicates made one.
+
+Candidates are the nearest chunks by embedding and the best by keywords. Each is then scored anew by a convex sum of
+what both searches say of it and of how near its best sentence comes (a convex sum of normalised scores is more
+robust than reciprocal rank fusion: Bruch, Gai & Ingber 2023, "An Analysis of Fusion Functions for Hybrid
+Retrieval"). Every part is absolute: a chunk's score does not depend on the other candidates, on how many passages are
+wanted, or on filters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.corpus import ChunkRecord
+from index.generations import Generation
+from index.terms import every_term, names
+from index.weights import Evidence, ScoreWeights
+
+CANDIDATES = 100  # of each search
+SMALLEST_WINDOW = 40  # candidates looked through for duplicates, however few passages are wanted
+SHINGLE_WORDS = 3
+DUPLICATE_OVERLAP = 0.9
+
+Embeddings = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A chunk returned for a question.
+
+    Attributes:
+        chunk: what was found.
+        score: fused relevance in [0, 1], higher is better.
+        evidence: what the score is made of.
+        bm25: the keyword score as it is.
+        sentence_similarities: of the chunk's sentences, in their order.
+        also_in: chunks that say the same, in order of their score; they are not passages of their own.
+    """
+
+    chunk: ChunkRecord
+    score: float
+    evidence: Evidence
+    bm25: float
+    sentence_similarities: tuple[float, ...]
+    also_in: tuple[ChunkRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Candidates with the parts of their score: arrays over candidates, best first.
+
+    Attributes:
+        rows: int64.
+        scores: fused, float32 in [0, 1].
+        dense, sentence, lexical: see `Evidence`.
+        bm25: keyword scores as they are.
+        sentence_similarities: for each candidate those of its sentences.
+    """
+
+    rows: NDArray[np.int64]
+    scores: Embeddings
+    dense: Embeddings
+    sentence: Embeddings
+    bm25: Embeddings
+    lexical: Embeddings
+    sentence_similarities: list[Embeddings]
+
+
+def retrieve(
+    generation: Generation,
+    question: str,
+    embedding: Embeddings,
+    *,
+    top_k: int,
+    weights: ScoreWeights,
+    allowed: NDArray[np.bool_] | None = None,
+) -> list[Passage]:
+    """Find the passages that fit a question best.
+
+    Args:
+        generation: to search.
+        question: its words.
+        embedding: of the question: float32, shape (dimension,), unit length.
+        top_k: passages wanted, at least 1.
+        weights: of the parts of a score.
+        allowed: bool, shape (chunks,); False keeps a chunk out. None allows all.
+
+    Returns:
+        At most `top_k` passages, best first; equal scores in the order of the corpus.
+    """
+    scored = score_candidates(generation, question, embedding, weights=weights, allowed=allowed)
+    if not len(scored.rows):
+        return []
+    groups = _without_duplicates(generation, scored.rows, top_k)
+    background = float(generation.vectors.centroid @ embedding)
+    return [_passage(generation, question, scored, group, background) for group in groups]
+
+
+def score_candidates(
+    generation: Generation,
+    question: str,
+    embedding: Embeddings,
+    *,
+    weights: ScoreWeights,
+    allowed: NDArray[np.bool_] | None = None,
+) -> Scored:
+    """Score the chunks that either search puts among its best; arguments as for `retrieve`."""
+    dense_rows, _ = generation.vectors.search(embedding, top_k=CANDIDATES, allowed=allowed)
+    lexical_rows, _ = generation.lexical.search(question, top_k=CANDIDATES, allowed=allowed)
+    rows = np.union1d(dense_rows, lexical_rows)
+    if not len(rows):
+        nothing = np.empty(0, np.float32)
+        return Scored(rows, nothing, nothing, nothing, nothing, nothing, [])
+    dense = np.clip(generation.vectors.similarities(embedding, rows), 0, 1)
+    bm25 = generation.lexical.scores(question, rows)
+    lexical = (bm25 / (generation.lexical.upper_bound(question) or 1.0)).astype(np.float32)
+    similarities, bounds = generation.sentences.similarities(embedding, rows)
+    sentence = np.clip(np.maximum.reduceat(similarities, bounds[:-1]), 0, 1)
+    fused = weights.dense * dense + weights.sentence * sentence + weights.lexical * lexical
+    scores = np.where(generation.furniture[rows], weights.furniture * fused, fused).astype(np.float32)
+    order = np.lexsort((rows, -scores))
+    return Scored(
+        rows=rows[order],
+        scores=scores[order],
+        dense=dense[order],
+        sentence=sentence[order],
+        bm25=bm25[order],
+        lexical=lexical[order],
+        sentence_similarities=[similarities[bounds[place] : bounds[place + 1]] for place in order],
+    )
+
+
+def _without_duplicates(
+    generation: Generation, rows: NDArray[np.int64], top_k: int
+) -> list[list[tuple[int, ChunkRecord]]]:
+    """Group candidates that say the same.
+
+    Returns:
+        Up to `top_k` groups of candidates with their place in `rows`, each group led by its best.
+    """
+    groups: list[list[tuple[int, ChunkRecord]]] = []
+    shingles: list[frozenset[tuple[str, ...]]] = []
+    window = max(SMALLEST_WINDOW, 4 * top_k)
+    for first in range(0, len(rows), window):
+        for place, chunk in enumerate(generation.corpus.chunks(rows[first : first + window].tolist()), first):
+            own = _shingles(chunk.text)
+            twin = next((group for group, other in enumerate(shingles) if _overlap(own, other)), None)
+            if twin is not None:
+                groups[twin].append((place, chunk))
+            elif len(groups) < top_k:
+                groups.append([(place, chunk)])
+                shingles.append(own)
+        if len(groups) == top_k:
+            break
+    return groups
+
+
+def _shingles(text: str) -> frozenset[tuple[str, ...]]:
+    """Return every run of three words, folded (Broder 1997, "On the resemblance and containment of documents")."""
+    words = text.casefold().split()
+    return frozenset(tuple(words[first : first + SHINGLE_WORDS]) for first in range(max(1, len(words) - 2)))
+
+
+def _overlap(one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> bool:
+    return len(one & other) >= DUPLICATE_OVERLAP * len(one | other)
+
+
+def _passage(
+    generation: Generation,
+    question: str,
+    scored: Scored,
+    group: Sequence[tuple[int, ChunkRecord]],
+    background: float,
+) -> Passage:
+    place, chunk = group[0]
+    terms = set(every_term(chunk.embedded_text))
+    named = names(question)
+    return Passage(
+        chunk=chunk,
+        score=float(scored.scores[place]),
+        evidence=Evidence(
+            dense=float(scored.dense[place]),
+            sentence=float(scored.sentence[place]),
+            lexical=float(scored.lexical[place]),
+            coverage=coverage(terms, generation.lexical.term_weights(question)),
+            names=sum(not terms.isdisjoint(name) for name in named) / len(named) if named else 1.0,
+            background=background,
+        ),
+        bm25=float(scored.bm25[place]),
+        sentence_similarities=tuple(scored.sentence_similarities[place].tolist()),
+        also_in=tuple(twin for _, twin in group[1:]),
+    )
+
+
+def coverage(terms: Set[str], term_weights: Mapping[str, float]) -> float:
+    """Return the share of a question's terms that are among the given ones, rare terms weighing more.
+
+    Args:
+        terms: of a text.
+        term_weights: of the question, see `LexicalIndex.term_weights`.
+    """
+    total = math.fsum(term_weights.values())
+    return math.fsum(term_weights[term] for term in term_weights.keys() & terms) / total if total else 0.0

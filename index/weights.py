@@ -1,0 +1,96 @@
+"""The numbers behind scores and confidence, read from `weights.toml` beside this file."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for a passage; nothing in it depends on other passages, on filters or on how many are wanted.
+
+    Attributes:
+        dense: cosine similarity of question and chunk, in [0, 1], 0 if below.
+        sentence: cosine similarity of question and the chunk's best sentence, likewise.
+        lexical: BM25 as a share of the largest that any text could reach.
+        coverage: share of the question's terms that the chunk holds, rare ones weighing more.
+        names: share of the names in the question that the chunk holds; 1 when there are none.
+        background: cosine similarity of question and the corpus as a whole, in [-1, 1]: where everything is about
+            one subject, everything is near to a question on it, and nearness says less.
+    """
+
+    dense: float
+    sentence: float
+    lexical: float
+    coverage: float
+    names: float
+    background: float
+
+
+@dataclass(frozen=True)
+class ScoreWeights:
+    """Parts of a passage's score; `dense`, `sentence` and `lexical` add up to 1."""
+
+    dense: float
+    sentence: float
+    lexical: float
+    furniture: float
+
+
+@dataclass(frozen=True)
+class AnswerWeights:
+    """Parts of a sentence's score, and when its neighbour joins it."""
+
+    similarity: float
+    coverage: float
+    near_best: float
+
+
+@dataclass(frozen=True)
+class ConfidenceWeights:
+    """A logistic regression on the evidence for a passage."""
+
+    intercept: float
+    dense: float
+    sentence: float
+    lexical: float
+    coverage: float
+    names: float
+    background: float
+    threshold: float
+
+    def probability(self, evidence: Evidence) -> float:
+        """Return the probability that a passage with this evidence answers the question, in [0, 1]."""
+        parts = (getattr(self, name) * value for name, value in asdict(evidence).items())
+        # The logistic function by way of tanh, which does not overflow whatever the weights are.
+        return 0.5 + 0.5 * math.tanh((self.intercept + math.fsum(parts)) / 2)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All of them."""
+
+    score: ScoreWeights
+    answer: AnswerWeights
+    confidence: ConfidenceWeights
+
+    @classmethod
+    def from_toml(cls, text: str) -> Weights:
+        """Parse the form of `weights.toml`."""
+        fields: dict[str, dict[str, Any]] = tomllib.loads(text)
+        return cls(
+            score=ScoreWeights(**fields["score"]),
+            answer=AnswerWeights(**fields["answer"]),
+            confidence=ConfidenceWeights(**fields["confidence"]),
+        )
+
+
+@cache
+def default_weights() -> Weights:
+    """Return the weights that ship with the package."""
+    return Weights.from_toml(files("index").joinpath("weights.toml").read_text(encoding="utf-8"))

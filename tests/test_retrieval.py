@@ -1,0 +1,216 @@
+"""Passages come from both searches, with one score that depends on nothing but question, chunk and corpus."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from handbook import RESET
+from sources_in_memory import MemorySource
+
+from index.build import sync
+from index.embeddings import Embeddings, Encoder
+from index.generations import Generation, Home
+from index.retrieval import CANDIDATES, Passage, retrieve, score_candidates
+from index.terms import every_term
+from index.weights import ScoreWeights
+
+WEIGHTS = ScoreWeights(dense=0.4, sentence=0.35, lexical=0.25, furniture=0.5)
+RESETTING = "How do I reset the router?"
+QUESTIONS = [
+    RESETTING,
+    "What does the red light mean?",
+    "crumb tray of the toaster",
+    "Who won the world cup in 1998?",
+    "東京タワー",
+    "to be or not to be",
+]
+
+
+def embedded(encoder: Encoder, question: str) -> Embeddings:
+    (embedding,) = encoder.encode_queries([question])
+    return np.asarray(embedding)
+
+
+def found(
+    generation: Generation,
+    encoder: Encoder,
+    question: str,
+    *,
+    top_k: int = 5,
+    allowed: np.ndarray | None = None,
+    weights: ScoreWeights = WEIGHTS,
+) -> list[Passage]:
+    embedding = embedded(encoder, question)
+    return retrieve(generation, question, embedding, top_k=top_k, weights=weights, allowed=allowed)
+
+
+def scores_by_row(passages: list[Passage]) -> dict[int, tuple[object, ...]]:
+    return {
+        passage.chunk.row: (passage.score, passage.evidence, passage.bm25, passage.sentence_similarities)
+        for passage in passages
+    }
+
+
+def test_the_passage_that_answers_comes_first(handbook: Generation, encoder: Encoder) -> None:
+    first = {question: found(handbook, encoder, question)[0].chunk.text for question in QUESTIONS[:3]}
+    assert first[QUESTIONS[0]] == RESET
+    assert first[QUESTIONS[1]].startswith("The red light means that there is no power.")
+    assert first[QUESTIONS[2]].startswith("Crumbs fall into a tray.")
+
+
+def test_a_score_is_the_weighted_sum_of_its_parts(handbook: Generation, encoder: Encoder) -> None:
+    embedding = embedded(encoder, RESETTING)
+    for passage in found(handbook, encoder, RESETTING, top_k=100):
+        row = passage.chunk.row
+        sentences = encoder.encode_documents(passage.chunk.sentence_texts) @ embedding
+        (whole,) = encoder.encode_documents([passage.chunk.embedded_text]) @ embedding
+        np.testing.assert_allclose(passage.evidence.dense, max(0, whole), atol=0.002)
+        np.testing.assert_allclose(passage.sentence_similarities, sentences, atol=0.01)
+        np.testing.assert_allclose(passage.evidence.sentence, max(0, *sentences, 0), atol=0.01)
+        assert passage.bm25 == handbook.lexical.scores(RESETTING, np.array([row]))[0]
+        assert passage.evidence.lexical == pytest.approx(passage.bm25 / handbook.lexical.upper_bound(RESETTING))
+        parts = passage.evidence
+        fused = 0.4 * parts.dense + 0.35 * parts.sentence + 0.25 * parts.lexical
+        assert passage.score == pytest.approx(fused * (0.5 if passage.chunk.is_furniture else 1))
+
+
+@pytest.mark.parametrize("question", [*QUESTIONS, "Is it so?", "router router kettle"])
+def test_coverage_is_the_share_of_the_words_that_a_passage_holds(
+    handbook: Generation, encoder: Encoder, question: str
+) -> None:
+    weights = handbook.lexical.term_weights(question)
+    for passage in found(handbook, encoder, question, top_k=100):
+        held = set(every_term(passage.chunk.embedded_text))
+        share = sum(weight for term, weight in weights.items() if term in held) / sum(weights.values())
+        assert passage.evidence.coverage == pytest.approx(share)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_scores_are_in_order_and_in_bounds(handbook: Generation, encoder: Encoder, question: str) -> None:
+    passages = found(handbook, encoder, question, top_k=100)
+    scores = [passage.score for passage in passages]
+    assert scores == sorted(scores, reverse=True)
+    for passage in passages:
+        parts = passage.evidence
+        assert all(0 <= part <= 1 for part in (passage.score, parts.dense, parts.sentence, parts.lexical))
+        assert 0 <= parts.coverage <= 1
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("top_k", [1, 2, 3, 7])
+def test_scores_do_not_depend_on_how_many_are_wanted(
+    handbook: Generation, encoder: Encoder, question: str, top_k: int
+) -> None:
+    everything = found(handbook, encoder, question, top_k=100)
+    few = found(handbook, encoder, question, top_k=top_k)
+    assert [passage.chunk.row for passage in few] == [passage.chunk.row for passage in everything[:top_k]]
+    assert scores_by_row(few).items() <= scores_by_row(everything).items()
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_scores_do_not_depend_on_what_is_allowed(handbook: Generation, encoder: Encoder, question: str) -> None:
+    embedding = embedded(encoder, question)
+    everything = scores_by_row(retrieve(handbook, question, embedding, top_k=100, weights=WEIGHTS))
+    for kept in itertools.combinations(everything, 3):
+        allowed = np.zeros(handbook.manifest.chunks, dtype=np.bool_)
+        allowed[list(kept)] = True
+        passages = retrieve(handbook, question, embedding, top_k=100, weights=WEIGHTS, allowed=allowed)
+        some = scores_by_row(passages)
+        assert some.keys() == set(kept)
+        # Exactly: not one bit of a float differs.
+        assert some.items() <= everything.items()
+
+
+def test_nothing_allowed_gives_no_passages(handbook: Generation, encoder: Encoder) -> None:
+    nothing = np.zeros(handbook.manifest.chunks, dtype=np.bool_)
+    assert found(handbook, encoder, RESETTING, allowed=nothing) == []
+
+
+def test_more_passages_than_there_are_can_be_wanted(handbook: Generation, encoder: Encoder) -> None:
+    passages = found(handbook, encoder, RESETTING, top_k=100)
+    rows = [row for passage in passages for row in (passage.chunk.row, *(chunk.row for chunk in passage.also_in))]
+    assert sorted(rows) == list(range(handbook.manifest.chunks))
+
+
+def test_what_says_the_same_is_one_passage(handbook: Generation, encoder: Encoder) -> None:
+    first, *others = found(handbook, encoder, RESETTING, top_k=100)
+    assert first.chunk.document.doc_id == "router.md"
+    (twin,) = first.also_in
+    assert twin.document.doc_id == "guide/router reset & tips (ä).md"
+    assert twin.text == first.chunk.text.upper()
+    assert twin.row not in {passage.chunk.row for passage in others}
+
+
+def test_what_says_nearly_the_same_is_one_passage_only_when_it_is_very_near(encoder: Encoder, home: Home) -> None:
+    words = [f"word{number}" for number in range(100)]
+    texts = {
+        "0.md": " ".join(words),
+        # One word of a hundred differs: 3 of its 98 runs of three words, 95 of 101 are shared.
+        "1.md": " ".join(["other" if number == 50 else word for number, word in enumerate(words)]),
+        # Four do: 86 of 110 are shared.
+        "2.md": " ".join(["other" if number % 25 == 10 else word for number, word in enumerate(words)]),
+    }
+    sync(home, [MemorySource(texts)], encoder)
+    generation = home.open_current()
+    passages = found(generation, encoder, "word1 word2 word3")
+    groups = [
+        {passage.chunk.document.doc_id, *(chunk.document.doc_id for chunk in passage.also_in)} for passage in passages
+    ]
+    assert sorted(map(sorted, groups)) == [["0.md", "1.md"], ["2.md"]]
+    generation.close()
+
+
+def test_duplicates_do_not_use_up_the_passages_wanted(encoder: Encoder, home: Home) -> None:
+    texts = {f"copy{number:02}.md": f"# Copy {number}\n\n{RESET}" for number in range(30)}
+    texts["light.md"] = "The red light of the router means that there is no power."
+    sync(home, [MemorySource(texts)], encoder)
+    generation = home.open_current()
+    copies, light = found(generation, encoder, RESETTING, top_k=2)
+    assert (copies.chunk.text, len(copies.also_in)) == (RESET, 29)
+    assert light.chunk.document.doc_id == "light.md"
+    generation.close()
+
+
+def test_page_furniture_comes_after_content_that_says_the_same(handbook: Generation, encoder: Encoder) -> None:
+    question = "Empty the crumb tray of the toaster weekly"
+    content, furniture = found(handbook, encoder, question)[:2]
+    assert (content.chunk.is_furniture, furniture.chunk.is_furniture) == (False, True)
+    assert furniture.chunk.text == question
+    unweighted = ScoreWeights(dense=0.4, sentence=0.35, lexical=0.25, furniture=1.0)
+    whole = scores_by_row(found(handbook, encoder, question, weights=unweighted))
+    assert whole[furniture.chunk.row][0] == pytest.approx(2 * furniture.score)
+    assert whole[content.chunk.row][0] == content.score
+
+
+def test_a_question_whose_words_are_nowhere_is_found_by_meaning(handbook: Generation, encoder: Encoder) -> None:
+    (passage,) = found(handbook, encoder, "guaranteed for how long", top_k=1)
+    assert passage.chunk.text.startswith("The warranty of every appliance")
+    assert (passage.bm25, passage.evidence.lexical, passage.evidence.coverage) == (0, 0, 0)
+
+
+def test_candidates_come_from_both_searches(encoder: Encoder, home: Home) -> None:
+    # More chunks than either search gives: the word is in one that means something else.
+    texts = {f"{number:03}.md": f"Router number {number} resets itself." for number in range(CANDIDATES + 50)}
+    texts["word.md"] = "Granny's recipe for plum cake calls for zwetschgen and a router, of all things."
+    sync(home, [MemorySource(texts)], encoder)
+    generation = home.open_current()
+    question = "zwetschgen"
+    scored = score_candidates(generation, question, embedded(encoder, question), weights=WEIGHTS)
+    assert CANDIDATES <= len(scored.rows) <= CANDIDATES + 1
+    assert generation.corpus.chunks([int(scored.rows[0])])[0].document.doc_id == "word.md"
+    assert np.count_nonzero(scored.bm25) == 1
+    generation.close()
+
+
+def test_equal_scores_come_in_the_order_of_the_corpus(encoder: Encoder, home: Home) -> None:
+    # Texts of one length with the word in each: no duplicates, but all with the same keyword score.
+    texts = {f"{number}.md": f"pear and {chr(97 + number) * 4} and {chr(107 + number) * 4}" for number in range(6)}
+    sync(home, [MemorySource(texts)], encoder)
+    generation = home.open_current()
+    lexical_only = ScoreWeights(dense=0, sentence=0, lexical=1, furniture=1)
+    passages = found(generation, encoder, "pear", top_k=6, weights=lexical_only)
+    assert len({passage.score for passage in passages}) == 1
+    assert [passage.chunk.row for passage in passages] == [0, 1, 2, 3, 4, 5]
+    generation.close()
