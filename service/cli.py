@@ -1,0 +1,476 @@
+"""The command line: data on standard output, progress and messages on standard error.
+
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from index.answers import Answer, Question, answer_questions
+from index.backups import back_up, restore
+from index.build import BuildSettings, SyncReport, sync
+from index.citations import Standing
+from index.embeddings import Encoder, load_encoder
+from index.errors import EvaluationError, NoGenerationError, QuestionError, SourceError, WhenceError
+from index.generations import Generation, Home, Manifest
+from index.models import DEFAULT_MODEL
+from index.sources import Source
+from service.display import TerminalProgress, show_answer, show_report, visible
+from service.schemas import AnswerJson, VerificationJson
+from service.settings import Settings, read_settings
+
+PIPE_WIDTH = 200
+INTERRUPTED = 130  # exit code after Ctrl-C
+
+app = typer.Typer(
+    name="whence",
+    help="Answers questions in the exact words of your documents, and says whence they come.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+# Where it goes to a file or a pipe nobody wraps the lines, so tables are printed as wide as they are.
+output = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+
+HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder that holds the index (WHENCE_HOME).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="Embedding model: a name or a folder (WHENCE_MODEL).")
+]
+BackendOption = Annotated[str | None, typer.Option("--backend", help="onnx or torch (WHENCE_BACKEND).")]
+WaitOption = Annotated[
+    float | None, typer.Option("--wait", min=0, help="Seconds to wait for another writer (WHENCE_WAIT).")
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, format="whence: %(message)s", stream=sys.stderr)
+    try:
+        app(prog_name="whence")
+    except QuestionError as error:
+        _fail(error, code=2)
+    except WhenceError as error:
+        _fail(error, code=1)
+    except SystemExit as ending:
+        if ending.code == INTERRUPTED:
+            _fail(WhenceError("Stopped. Nothing that was published has changed."), code=INTERRUPTED)
+        raise
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; nothing is left to say.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    top_k: Annotated[int | None, typer.Option("--top-k", help="Passages wanted, 1 to 100 (WHENCE_TOP_K).")] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="FIELD=VALUE, or a JSON object of filters; may be repeated."),
+    ] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Below it the question is not answered (WHENCE_MIN_CONFIDENCE).")
+    ] = None,
+    home: HomeOption = None,
+    model: ModelOption = None,
+    backend: BackendOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a question; with no index yet, build one from the bundled documents first."""
+    settings = _settings(home=home, model=model, backend=backend, top_k=top_k, min_confidence=min_confidence)
+    asked = Question(
+        question,
+        top_k=settings.top_k,
+        filters=_parse_filters(filters or []),
+        min_confidence=settings.min_confidence,
+    )
+    with _open_index(settings) as (generation, encoder):
+        (answer,) = answer_questions(generation, encoder, [asked])
+    _print_answer(answer, as_json)
+
+
+@app.command()
+def index(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Folders and files to sync; none syncs those already known.")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Put before the ids of these documents; a known source keeps its own.")
+    ] = None,
+    remove: Annotated[
+        list[Path] | None, typer.Option(help="Drop a source and its documents; may be repeated.")
+    ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Let a source that had documents have none.")
+    ] = False,
+    keep: Annotated[int | None, typer.Option(min=1, help="Generations kept (WHENCE_KEEP_GENERATIONS).")] = None,
+    wait: WaitOption = None,
+    home: HomeOption = None,
+    model: ModelOption = None,
+    backend: BackendOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the index up to date with folders and files, in a new generation."""
+    settings = _settings(home=home, model=model, backend=backend, wait=wait, keep_generations=keep)
+    store = Home(settings.home)
+    known = _known_sources(store)
+    removed = [_source_key(path) for path in remove or []]
+    _refuse_unknown(removed, known)
+    sources = [_source(path, prefix, known) for path in paths or []]
+    if not paths:
+        sources = [source for source in known if source.key not in removed]
+    if not sources and not removed:
+        raise WhenceError("Nothing to index. Name a folder or a file: whence index PATH")
+    _print_report(_sync(store, sources, settings, remove=removed, allow_empty=allow_empty), as_json)
+
+
+@app.command()
+def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Check the published generation, and say what it holds."""
+    settings = _settings(home=home)
+    generation = Home(settings.home).open_current()
+    generation.close()
+    manifest = generation.manifest
+    if as_json:
+        _print_json({"home": str(settings.home), **asdict(manifest)})
+        return
+    output.print(Text(visible(f"{manifest.name}, published in {settings.home}"), style="bold"))
+    output.print(f"{manifest.documents} documents, {manifest.chunks} chunks, {manifest.sentences} sentences; whole")
+    output.print(Text(visible(f"Model {manifest.model.name}, SHA-256 {manifest.model.sha256}")))
+    for source in manifest.sources:
+        output.print(Text(visible(f"Source {source.path}: {source.documents} documents")))
+
+
+@app.command()
+def generations(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the generations, newest first."""
+    store = Home(_settings(home=home).home)
+    published = store.published_name()
+    manifests = store.manifests()
+    if not manifests:
+        raise NoGenerationError(f"No index in {store.path}. Build one: whence index PATH --home {store.path}")
+    if as_json:
+        for manifest in manifests:
+            _print_json({**_summary(manifest), "published": manifest.name == published})
+        return
+    table = Table("", "generation", "created", "documents", "chunks", "model", box=None)
+    for manifest in manifests:
+        mark = "→" if manifest.name == published else ""
+        counts = (str(manifest.documents), str(manifest.chunks))
+        table.add_row(mark, manifest.name, manifest.created, *counts, Text(visible(manifest.model.name)))
+    output.print(table)
+
+
+@app.command()
+def rollback(
+    name: Annotated[str | None, typer.Argument(help="A generation; the one before the published if unnamed.")] = None,
+    wait: WaitOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish an earlier generation, or a later one again."""
+    settings = _settings(home=home, wait=wait)
+    published = Home(settings.home).roll_back(name, wait_s=settings.wait)
+    _print_done({"published": published}, f"Published {published}.", as_json)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="Saved answers: JSON or JSON Lines; - for standard input.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the citations of saved answers against the documents as they are now.
+
+    Exit code 1 when a quote was changed or its document is gone.
+    """
+    # Imported here: only this command reads saved answers.
+    from service.verification import read_citations, verify_citations
+
+    citations = read_citations(file)
+    results = verify_citations(citations, Home(_settings(home=home).home))
+    for result in results:
+        if as_json:
+            _print_json(VerificationJson.of(result).model_dump())
+        else:
+            where = "" if result.start is None else f" {result.start}–{result.end}"
+            quote = " ".join(result.citation.quote.split())
+            line = f"{result.standing.value:8}{result.citation.doc_id}{where}: {quote}"
+            output.print(Text(visible(line)), overflow="ellipsis", no_wrap=True)
+    lost = sum(result.standing in (Standing.CHANGED, Standing.GONE) for result in results)
+    if lost:
+        raise WhenceError(f"{lost} of {len(results)} quotes are not in the documents any more as they were cited.")
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The tar file to write.")],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the published generation and the state of the home to one file."""
+    name = back_up(Home(_settings(home=home).home), file)
+    _print_done({"generation": name, "file": str(file)}, f"Wrote {name} to {file}.", as_json)
+
+
+@app.command("restore")
+def restore_command(
+    file: Annotated[Path, typer.Argument(help="A file that whence backup wrote.")],
+    wait: WaitOption = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish the generation of a backup; what the home holds stays as earlier generations."""
+    settings = _settings(home=home, wait=wait)
+    name = restore(Home(settings.home), file, wait_s=settings.wait)
+    _print_done({"published": name}, f"Published {name} from {file}.", as_json)
+
+
+@app.command()
+def evaluate(
+    dataset: Annotated[Path, typer.Argument(help="A folder in BEIR layout.")],
+    split: Annotated[str | None, typer.Option(help="Which qrels file; test if there is one.")] = None,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, max=200, help="Documents ranked for a query.")] = 100,
+    run: Annotated[Path | None, typer.Option(help="Write the ranking as a TREC run.")] = None,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Keep the data set's index below this folder, not below the cache.")
+    ] = None,
+    model: ModelOption = None,
+    backend: BackendOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure retrieval on a data set: dense alone, BM25 alone, and as questions are answered."""
+    # Imported here: the metrics library takes half a second to load.
+    from index.evaluation import METRICS, read_dataset, write_run
+    from index.evaluation import evaluate as measure
+    from index.runs import index_dataset, rank_queries
+
+    settings = _settings(model=model, backend=backend)
+    data = read_dataset(dataset, split=split)
+    encoder = _load_encoder(settings, settings.model or DEFAULT_MODEL, may_download=True)
+    with TerminalProgress(errors) as progress:
+        folder = dataset.resolve()
+        digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+        store = Home((home or settings.cache) / "evaluations" / f"{folder.name}-{digest}")
+        generation = index_dataset(data, folder, store, encoder, progress)
+        runs = rank_queries(generation, encoder, data.queries, top_k=top_k, progress=progress)
+        generation.close()
+    if run is not None:
+        try:
+            write_run(runs["whence"], run, tag="whence")
+        except OSError as exc:
+            raise EvaluationError(f"The run {run} cannot be written: {exc.strerror or exc}.") from exc
+    table = Table("retrieval", *METRICS, box=None)
+    for name, ranking in runs.items():
+        measured = measure(data.qrels, ranking)
+        if as_json:
+            _print_json({"retrieval": name, **{metric: asdict(value) for metric, value in measured.items()}})
+        table.add_row(name, *(f"{value.mean:.3f} ({value.low:.3f}–{value.high:.3f})" for value in measured.values()))
+    if not as_json:
+        output.print(table)
+
+
+def seeds_folder() -> Path:
+    """Return the folder of the bundled documents, installed or in a checkout."""
+    here = Path(__file__).resolve().parent
+    return next(folder for folder in (here / "seeds", here.parent / "seeds") if folder.is_dir())
+
+
+def _settings(**given: Any) -> Settings:
+    """Read the settings, with what was given on the command line in their place."""
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("backend") not in (None, "onnx", "torch"):
+        raise typer.BadParameter(f"{given['backend']} is not a backend; choose onnx or torch", param_hint="--backend")
+    return read_settings().model_copy(update=given)
+
+
+@contextmanager
+def _open_index(settings: Settings) -> Iterator[tuple[Generation, Encoder]]:
+    store = Home(settings.home)
+    if store.published_name() is None:
+        message = f"No index in {settings.home} yet: building one from the bundled documents."
+        errors.print(Text(visible(message)))
+        show_report(errors, _sync(store, [Source(seeds_folder(), is_bundled=True)], settings))
+    generation = store.open_current()
+    try:
+        yield generation, _load_encoder(settings, settings.model or generation.manifest.model.name)
+    finally:
+        generation.close()
+
+
+def _load_encoder(settings: Settings, name: str, *, may_download: bool = False) -> Encoder:
+    return load_encoder(
+        name, cache_folder=settings.cache / "models", backend=settings.backend, may_download=may_download
+    )
+
+
+def _sync(
+    store: Home,
+    sources: list[Source],
+    settings: Settings,
+    *,
+    remove: list[str] | None = None,
+    allow_empty: bool = False,
+) -> SyncReport:
+    for source in sources:
+        source.root()  # before the model is loaded for nothing
+    with TerminalProgress(errors) as progress:
+        progress.start("Loading the model", None)
+        encoder = _load_encoder(settings, _model_for(store, settings), may_download=True)
+        return sync(
+            store,
+            sources,
+            encoder,
+            remove=remove or [],
+            settings=BuildSettings(
+                keep_generations=settings.keep_generations, wait_s=settings.wait, allow_empty=allow_empty
+            ),
+            progress=progress,
+        )
+
+
+def _model_for(store: Home, settings: Settings) -> str:
+    """Choose the model: the one asked for, else the index's own, else the default."""
+    if settings.model is not None:
+        return settings.model
+    manifest = _published_manifest(store)
+    return DEFAULT_MODEL if manifest is None else manifest.model.name
+
+
+def _published_manifest(store: Home) -> Manifest | None:
+    published = store.published_name()
+    return next((manifest for manifest in store.manifests() if manifest.name == published), None)
+
+
+def _known_sources(store: Home) -> list[Source]:
+    manifest = _published_manifest(store)
+    return [
+        Source(Path(source.path), prefix=source.prefix, is_bundled=source.is_bundled)
+        for source in (manifest.sources if manifest else ())
+    ]
+
+
+def _source(path: Path, prefix: str | None, known: list[Source]) -> Source:
+    source = Source(_absolute(path), prefix=prefix or "")
+    if prefix is None:
+        source = next((other for other in known if other.key == source.key and not other.is_bundled), source)
+    return source
+
+
+def _source_key(path: Path) -> str:
+    return Source(_absolute(path)).key
+
+
+def _absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (OSError, RuntimeError) as exc:  # what no path can be called, or the home of nobody
+        raise SourceError(f"No source at {path}: {exc}. Check the path.") from exc
+
+
+def _refuse_unknown(removed: list[str], known: list[Source]) -> None:
+    unknown = set(removed) - {source.key for source in known}
+    if unknown:
+        names = ", ".join(source.key for source in known) or "none"
+        raise WhenceError(f"{', '.join(sorted(unknown))} is not a source of this index. Its sources: {names}")
+
+
+def _parse_filters(given: list[str]) -> dict[str, Any]:
+    filters: dict[str, Any] = {}
+    for text in given:
+        for field, condition in _parse_filter(text).items():
+            if field in filters:
+                raise QuestionError(
+                    f"There are two filters on {field!r}. For any of several values give a list: "
+                    f"--filter '{json.dumps({field: ['router', 'switch']})}'"
+                )
+            filters[field] = condition
+    return filters
+
+
+def _parse_filter(text: str) -> dict[str, Any]:
+    if text.lstrip().startswith("{"):
+        try:
+            parsed: dict[str, Any] = json.loads(text)
+        except (ValueError, RecursionError) as exc:
+            raise QuestionError(f"The filter {text[:80]!r} is not JSON: {exc}.") from exc
+        return parsed
+    field, equals, value = text.partition("=")
+    if not equals or not field:
+        raise QuestionError(f"The filter {text!r} is not FIELD=VALUE. For example: --filter product=router")
+    return {field: _filter_values(value)}
+
+
+def _filter_values(value: str) -> list[str | int | float | bool]:
+    """Return the readings of a value: as text, and as the number or truth value it may stand for."""
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        return [value]
+    return [value, parsed] if isinstance(parsed, int | float | bool) else [value]
+
+
+def _summary(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "number": manifest.number,
+        "created": manifest.created,
+        "parent": manifest.parent,
+        "documents": manifest.documents,
+        "chunks": manifest.chunks,
+        "sentences": manifest.sentences,
+        "model": manifest.model.name,
+    }
+
+
+def _print_answer(answer: Answer, as_json: bool) -> None:
+    if as_json:
+        print_line(AnswerJson.of(answer).model_dump_json())
+    else:
+        show_answer(output, answer)
+
+
+def _print_report(report: SyncReport, as_json: bool) -> None:
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        show_report(output, report)
+
+
+def _print_done(record: dict[str, str], message: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(record)
+    else:
+        output.print(Text(visible(message)))
+
+
+def _print_json(record: dict[str, Any]) -> None:
+    print_line(json.dumps(record, ensure_ascii=False, default=str))
+
+
+def print_line(text: str) -> None:
+    """Write a line of data to standard output, always in UTF-8."""
+    sys.stdout.buffer.write(text.encode() + b"\n")
+    sys.stdout.flush()
+
+
+def _fail(error: WhenceError, *, code: int) -> None:
+    errors.print(Text(visible(f"whence: {error}"), style="red"))
+    sys.exit(code)

@@ -1,0 +1,62 @@
+"""The library does not know the application, and asking a question does not load what only a build needs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sources_in_memory import MemorySource
+
+from index.build import sync
+from index.embeddings import Encoder
+from index.generations import Home
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "transformers", "sentence_transformers", "huggingface_hub", "sklearn", "scipy", "pandas")
+ASKING = f"""
+import sys
+from service.cli import main
+sys.argv = ["whence", "ask", "What does the red light mean?", "--json"]
+try:
+    main()
+finally:
+    print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
+"""
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return every module that a file imports, at its top or later."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports from a relative module"
+            modules.add(node.module or "")
+    return modules
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "index").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_library_never_imports_the_application(path: Path) -> None:
+    packages = {module.partition(".")[0] for module in imported_modules(path)}
+    assert not packages & {"service", "typer", "rich", "pydantic", "pydantic_settings", "starlette", "fastapi"}
+
+
+def test_asking_loads_neither_torch_nor_transformers(home: Home, encoder: Encoder, cache_folder: Path) -> None:
+    sync(home, [MemorySource({"router.md": "The red light means that there is no power."})], encoder)
+    done = subprocess.run(
+        [sys.executable, "-c", ASKING],
+        cwd=ROOT,
+        env={**os.environ, "WHENCE_HOME": str(home.path), "WHENCE_CACHE": str(cache_folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert json.loads(done.stdout)["passages"][0]["text"] == "The red light means that there is no power."
+    assert done.stderr.strip() == ""

@@ -1,0 +1,134 @@
+"""The JSON of an answer has the keys and the numbers that it promises, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from index.answers import Answer, Question, answer_questions
+from index.citations import SavedCitation, Standing, Verification
+from index.embeddings import Encoder
+from index.generations import Generation
+from service.schemas import AnswerJson, VerificationJson
+
+CITATION_KEYS = [
+    "document",
+    "start",
+    "end",
+    "first_line",
+    "last_line",
+    "page",
+    "headings",
+    "quote",
+    "prefix",
+    "suffix",
+    "url",
+]
+
+
+@pytest.fixture(scope="module")
+def answer(handbook: Generation, encoder: Encoder) -> Answer:
+    question = Question("How do I reset the router?", min_confidence=0)
+    return answer_questions(handbook, encoder, [question])[0]
+
+
+def parsed(answer: Answer) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(AnswerJson.of(answer).model_dump_json())
+    return record
+
+
+def assert_is_citation(citation: dict[str, Any]) -> None:
+    assert list(citation) == CITATION_KEYS
+    assert list(citation["document"]) == ["id", "title", "uri", "media_type", "sha256", "metadata"]
+
+
+def test_an_answer_has_these_keys_in_this_order(answer: Answer) -> None:
+    record = parsed(answer)
+    assert list(record) == [
+        "question",
+        "answered",
+        "confidence",
+        "answer",
+        "passages",
+        "generation",
+        "model",
+        "took_ms",
+    ]
+    assert list(record["answer"]) == ["text", "citation"]
+    assert list(record["model"]) == ["name", "sha256"]
+    assert_is_citation(record["answer"]["citation"])
+    for passage in record["passages"]:
+        assert list(passage) == ["rank", "score", "text", "highlights", "scores", "citation", "also_in"]
+        assert [list(highlight) for highlight in passage["highlights"]] == [["start", "end"]]
+        assert list(passage["scores"]) == ["dense", "lexical", "sentence"]
+        assert_is_citation(passage["citation"])
+    assert_is_citation(record["passages"][0]["also_in"][0])
+
+
+def test_the_values_are_those_of_the_answer(answer: Answer) -> None:
+    record = parsed(replace(answer, confidence=0.123456, took_ms=4.26))
+    assert (record["question"], record["answered"]) == ("How do I reset the router?", True)
+    assert (record["confidence"], record["took_ms"]) == (0.1235, 4.3)
+    assert record["generation"] == answer.generation
+    assert record["model"] == {"name": answer.model_name, "sha256": answer.model_sha256}
+    first, passage = answer.passages[0], record["passages"][0]
+    assert passage["score"] == round(first.score, 4)
+    assert passage["scores"] == {
+        "dense": round(first.dense, 4),
+        "lexical": round(first.lexical, 4),
+        "sentence": round(first.sentence, 4),
+    }
+    assert passage["highlights"] == [{"start": start, "end": end} for start, end in first.highlights]
+    citation = passage["citation"]
+    assert citation["document"]["metadata"] == {"product": "router", "year": 2024, "beta": True}
+    assert citation["document"]["uri"] is None
+    assert citation["page"] is None
+    assert citation["headings"] == ["Router", "Reset"]
+    assert citation["quote"] == passage["text"] == first.text
+
+
+def test_the_answer_is_cut_out_of_its_passage_by_the_highlight(answer: Answer) -> None:
+    record = parsed(answer)
+    passage = record["passages"][0]
+    (highlight,) = passage["highlights"]
+    assert passage["text"][highlight["start"] : highlight["end"]] == record["answer"]["text"]
+    assert record["answer"]["citation"]["start"] == passage["citation"]["start"] + highlight["start"]
+
+
+def test_an_unanswered_question_has_null_for_an_answer(answer: Answer) -> None:
+    record = parsed(replace(answer, answered=False, answer=None))
+    assert record["answer"] is None
+    assert len(record["passages"]) == 5
+
+
+def test_text_is_written_as_it_is(answer: Answer) -> None:
+    text = AnswerJson.of(replace(answer, question="naïve “東京”\u2028🦀")).model_dump_json()
+    assert '"question":"naïve “東京”\u2028🦀"' in text
+    assert "\n" not in text
+
+
+def test_only_the_time_differs_between_two_answers_to_one_question(
+    answer: Answer, handbook: Generation, encoder: Encoder
+) -> None:
+    (again,) = answer_questions(handbook, encoder, [Question("How do I reset the router?", min_confidence=0)])
+    texts = [AnswerJson.of(replace(each, took_ms=1.0)).model_dump_json() for each in (answer, again)]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("standing", Standing)
+def test_a_verification_has_these_keys(standing: Standing) -> None:
+    citation = SavedCitation("a.md", "0" * 64, 3, 8, "words")
+    is_there = standing in (Standing.FOUND, Standing.MOVED)
+    start, end = (10, 15) if is_there else (None, None)
+    record = VerificationJson.of(Verification(citation, standing, start, end, is_same_source=True)).model_dump()
+    assert record == {
+        "document": "a.md",
+        "quote": "words",
+        "status": standing.value,
+        "start": start,
+        "end": end,
+        "same_source": True,
+    }
