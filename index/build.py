@@ -14,7 +14,8 @@ from index.documents import Document
 from index.draft import Draft, NoProgress, Progress
 from index.embeddings import Encoder
 from index.errors import DamagedGenerationError, NoGenerationError, SourceError
-from index.generations import KEEP_GENERATIONS, Generation, Home, Manifest, SourceRecord, write_error
+from index.generations import KEEP_GENERATIONS, Generation, Home, write_error
+from index.manifest import Manifest, SourceRecord
 from index.sources import Rejected, Source, Unchanged
 from index.terms import ANALYSIS_VERSION
 

@@ -17,20 +17,9 @@ from index.corpus import ChunkRecord, Corpus, CorpusLayout, CorpusWriter
 from index.documents import Document
 from index.embeddings import Encoder
 from index.errors import DamagedGenerationError
-from index.generations import (
-    FORMAT_VERSION,
-    MANIFEST,
-    Generation,
-    Home,
-    Manifest,
-    SourceRecord,
-    generation_name,
-    record_files,
-    sync_folder,
-    sync_tree,
-    utc_now,
-)
+from index.generations import Generation, Home, sync_folder, sync_tree, utc_now
 from index.lexical import LexicalIndex
+from index.manifest import FORMAT_VERSION, MANIFEST, Manifest, SourceRecord, generation_name, record_files
 from index.vectors import ChunkVectors, quantise, slices
 
 ENCODED_AT_ONCE = 2_048

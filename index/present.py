@@ -13,7 +13,8 @@ from typing import Self
 
 from index.citations import PresentText
 from index.errors import DocumentError, SourceError
-from index.generations import Generation, SourceRecord
+from index.generations import Generation
+from index.manifest import SourceRecord
 from index.readers.worker import ReaderProcess
 from index.sources import Source, list_documents
 

@@ -26,7 +26,8 @@ from index.build import BuildSettings, SyncReport, sync
 from index.citations import Standing
 from index.embeddings import Encoder, load_encoder
 from index.errors import EvaluationError, NoGenerationError, QuestionError, SourceError, WhenceError
-from index.generations import Generation, Home, Manifest
+from index.generations import Generation, Home
+from index.manifest import Manifest
 from index.models import DEFAULT_MODEL
 from index.sources import Source
 from service.display import TerminalProgress, show_answer, show_report, visible

@@ -23,7 +23,8 @@ from sources_in_memory import MemorySource
 from index.build import BuildSettings, DocumentSource, SyncReport, sync
 from index.embeddings import Embeddings, Encoder, OnProgress
 from index.errors import GenerationError, SourceError
-from index.generations import Home, SourceRecord
+from index.generations import Home
+from index.manifest import SourceRecord
 from index.sources import Rejected, Source
 
 CATS = "# Cats\n\nCats purr when they are content.\n\n## Food\n\nThey eat mice. They drink water.\n"

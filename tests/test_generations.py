@@ -20,15 +20,8 @@ from sources_in_memory import MemorySource
 from index.build import sync
 from index.embeddings import Encoder
 from index.errors import DamagedGenerationError, GenerationError, NoGenerationError, WriterBusyError
-from index.generations import (
-    FORMAT_VERSION,
-    MANIFEST,
-    Generation,
-    Home,
-    Manifest,
-    generation_name,
-    read_manifest,
-)
+from index.generations import Generation, Home
+from index.manifest import FORMAT_VERSION, MANIFEST, Manifest, generation_name, read_manifest
 
 FILES = [
     "corpus.sqlite",
