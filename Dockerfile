@@ -15,7 +15,7 @@ COPY seeds seeds
 ARG PIP_OPTIONS=""
 RUN pip install --no-cache-dir $PIP_OPTIONS .
 # Answering the first question exports the model, so that the image has nothing left to prepare.
-RUN WHENCE_HOME=/opt/whence/home WHENCE_CACHE=/opt/whence/cache whence ask "What is Rust?" --json > /dev/null
+RUN WHENCE_HOME=/tmp/home WHENCE_CACHE=/opt/whence/cache whence ask "What is Rust?" --json > /dev/null && rm -r /tmp/home
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 whence && install -d -o whence /data
