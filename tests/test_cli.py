@@ -726,6 +726,8 @@ def test_an_interrupted_command_says_that_nothing_is_lost(indexed: Path, cache_f
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A command started in the background of a script ignores the signal, and so would this one started by it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     _wait_until_reading(process.pid)
     process.send_signal(signal.SIGINT)
