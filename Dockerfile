@@ -20,6 +20,8 @@ RUN WHENCE_HOME=/tmp/home WHENCE_CACHE=/opt/whence/cache whence ask "What is Rus
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 whence && install -d -o whence /data
 COPY --from=build /opt/whence /opt/whence
+RUN chown -R whence /opt/whence/cache
+# Offline: another model than the default one is given by its folder (--model /models/NAME), mounted into the container.
 ENV PATH=/opt/whence/bin:$PATH \
     HF_HUB_OFFLINE=1 \
     WHENCE_CACHE=/opt/whence/cache \

@@ -12,7 +12,8 @@ judgement does not answer. FILE has labelled questions about the documents of a 
 
 The regression is fitted on all sets together, each with the same weight (a small one with less); the figures beside
 it come from fits that left out the set they are measured on. AUROC: how well confidence orders; ECE: expected
-calibration error over ten bins (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+calibration error over ten bins (Guo et al. 2017, "On Calibration of Modern Neural Networks"). scikit-learn comes with
+sentence-transformers.
 """
 
 from __future__ import annotations

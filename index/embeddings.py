@@ -8,9 +8,9 @@ embeddings to within float32 rounding.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +51,6 @@ class ModelIdentity:
     max_tokens: int
     query_prompt: str = ""
     document_prompt: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the fields as plain values for a manifest."""
-        return asdict(self)
 
 
 class ModelTokenizer:

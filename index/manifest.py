@@ -52,7 +52,7 @@ class Manifest:
     Attributes:
         name: of its folder.
         format_version: of the files; another one than this program's is refused.
-        number: of generations published before it in this home, plus one; orders them whatever the clock says.
+        number: one more than the largest in its home when it was written; orders them whatever the clock says.
         created: UTC, ISO 8601.
         parent: name of the generation it was written from; None for the first.
         model: that embedded it.

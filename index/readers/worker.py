@@ -150,6 +150,9 @@ class ReaderProcess:
 
     def _cause_of_death(self) -> str:
         child = self._child
+        if child is not None:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(timeout=_GRACE_S)  # its pipe closes before it has ended of itself
         self.close()
         code = child.returncode if child is not None else 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
