@@ -146,11 +146,22 @@ def _hub_folder(name: str, *, may_download: bool) -> Path:
             f"There is no folder {name}, and it is not a model's name either. "
             f"Give a folder with a sentence-transformers model, a hub name, or {DEFAULT_MODEL}."
         ) from exc
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as exc:
+    except LocalEntryNotFoundError as exc:
+        if may_download:
+            raise ModelError(_not_fetched(name, exc)) from exc
         raise ModelError(
-            f"The model {name} is not on this machine and could not be fetched: {_first_line(exc)}. "
-            "Check the name, or fetch it where there is a network and give its folder with --model."
+            f"The model {name} is not on this machine. Build an index with it where there is a network "
+            f"(whence index PATH --model {name}), or give its folder with --model."
         ) from exc
+    except (HfHubHTTPError, OSError) as exc:
+        raise ModelError(_not_fetched(name, exc)) from exc
+
+
+def _not_fetched(name: str, error: Exception) -> str:
+    return (
+        f"The model {name} is not on this machine and could not be fetched: {_first_line(error)}. "
+        "Check the name, or fetch it where there is a network and give its folder with --model."
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -186,6 +197,7 @@ def load_reference(model: ModelFiles) -> SentenceTransformer:
         ModelError: sentence-transformers cannot load it.
     """
     # Imported here: four seconds that serving through ONNX Runtime does not need.
+    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
     from transformers.utils.logging import disable_progress_bar
 
@@ -198,7 +210,7 @@ def load_reference(model: ModelFiles) -> SentenceTransformer:
             local_files_only=True,
             model_kwargs={"use_safetensors": True},
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as exc:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as exc:
         raise ModelError(
             f"sentence-transformers cannot load the model in {model.folder}: {_first_line(exc)}. "
             "Check that the folder holds a complete sentence-transformers model."

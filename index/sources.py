@@ -20,6 +20,8 @@ from index.readers.worker import PROCESSES, ReaderPool, Reading
 
 IGNORE_FILE = ".whenceignore"
 MAX_DEPTH = 100  # of folders in folders
+# An index may be kept inside a folder that is synced; it is not a part of what it indexes.
+HOME_MARKS = {"generations", "writer.lock"}
 ADDRESS_KEYS = ("url", "uri", "source_url")  # of metadata, in order of precedence
 
 _SPECIAL = {
@@ -58,8 +60,11 @@ class Source:
         try:
             return self.path.resolve(strict=True)
         except (OSError, RuntimeError) as exc:
+            reason = "there is no such file or folder"
+            if not isinstance(exc, FileNotFoundError):
+                reason = f"it cannot be reached ({getattr(exc, 'strerror', None) or exc})"
             raise SourceError(
-                f"No source at {self.path}: there is no such file or folder. Nothing was changed. Check the path; "
+                f"No source at {self.path}: {reason}. Nothing was changed. Check the path; "
                 "if an indexed source is gone for good, drop it: whence index --remove PATH"
             ) from exc
 
@@ -237,6 +242,8 @@ class _Walk:
             ignores += tuple(self._ignores_in(path, relative))
         except OSError as exc:
             yield self._rejected(relative, str(unreadable(exc)))
+            return
+        if {entry.name for entry in entries} >= HOME_MARKS:
             return
         for entry in entries:
             if not entry.name.startswith("."):

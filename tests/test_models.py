@@ -119,6 +119,13 @@ def test_a_model_without_safetensors_weights_is_refused(tiny_model: Path, tmp_pa
         find_model(str(copy))
 
 
+def test_weights_that_are_damaged_cannot_be_loaded(tiny_model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "damaged")
+    (folder / "model.safetensors").write_bytes(os.urandom(1_000))
+    with pytest.raises(ModelError, match="sentence-transformers cannot load the model in"):
+        load_reference(find_model(str(folder)))
+
+
 def test_a_folder_that_is_no_model_cannot_be_loaded(tiny_model: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_model / "model.safetensors", tmp_path)
     with pytest.raises(ModelError, match="sentence-transformers cannot load the model"):

@@ -75,6 +75,14 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
         list(read_source(Source(tmp_path / "nowhere")))
 
 
+def test_an_index_inside_a_source_is_no_part_of_it(tmp_path: Path) -> None:
+    write(
+        tmp_path, {"a.txt": "a", "index/CURRENT": "name", "index/writer.lock": "", "index/generations/1/m.json": "{}"}
+    )
+    assert sorted(documents(tmp_path)) == ["a.txt"]
+    assert list_documents(Source(tmp_path)) == ["a.txt"]
+
+
 def test_an_empty_folder_gives_nothing(tmp_path: Path) -> None:
     assert list(read_source(Source(tmp_path))) == []
     assert list_documents(Source(tmp_path)) == []
