@@ -1,8 +1,8 @@
 """Documents as they are now, for checking saved citations.
 
 A document is read anew from its source, so that a citation is held against the file itself and not against what was
-once indexed. Where the source cannot be reached from here, or the document never was a file, the published
-generation's text is what there is.
+once indexed. Where there is no file any more, or no source, the document is gone. Only of a document that never was
+a file, because its source is no path, the published generation's text is what there is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from index.citations import PresentText
-from index.errors import DocumentError, SourceError
+from index.errors import CitationError, DocumentError, SourceError
 from index.generations import Generation
 from index.manifest import SourceRecord
 from index.readers.worker import ReaderProcess
@@ -50,10 +50,15 @@ class PresentDocuments:
         record = self._generation.corpus.document(doc_id)
         for source in self._generation.manifest.sources:
             is_indexed = record is not None and record.source == source.path
-            path = _path_in(source, doc_id) if is_indexed or doc_id in self._listed(source) else None
+            try:
+                path = _path_in(source, doc_id) if is_indexed or doc_id in self._listed(source) else None
+            except OSError as exc:
+                raise CitationError(
+                    f"{doc_id} in {source.path} cannot be looked at ({exc.strerror}). Make it readable, then verify."
+                ) from exc
             if path is not None:
                 return self._read(path, doc_id)
-        if record is None or Path(record.source).exists():
+        if record is None or Path(record.source).is_absolute():
             return None
         return PresentText(self._generation.corpus.text(record), record.sha256)
 

@@ -6,16 +6,17 @@ Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,11 +31,20 @@ from index.generations import Generation, Home
 from index.manifest import Manifest
 from index.models import DEFAULT_MODEL
 from index.sources import Source
-from service.display import TerminalProgress, show_answer, show_report, visible
-from service.schemas import AnswerJson, VerificationJson
+from service.display import OutputConsole, TerminalProgress, checked_output, show_answer, show_report, visible
+from service.schemas import (
+    AnswerJson,
+    BackupJson,
+    EvaluationJson,
+    GenerationJson,
+    PublishedJson,
+    StatusJson,
+    SyncReportJson,
+    VerificationJson,
+)
 from service.settings import Settings, read_settings
 
-PIPE_WIDTH = 200
+PIPE_WIDTH = 1_000_000  # columns; wider than any line
 INTERRUPTED = 130  # exit code after Ctrl-C
 
 app = typer.Typer(
@@ -45,8 +55,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
-# Where it goes to a file or a pipe nobody wraps the lines, so tables are printed as wide as they are.
-output = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+# In a file or a pipe lines are neither wrapped nor cut, so that a quote stays whole and can be searched for.
+output = OutputConsole(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder that holds the index (WHENCE_HOME).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
@@ -61,6 +71,7 @@ WaitOption = Annotated[
 
 def main() -> None:
     """Run the command line."""
+    _use_utf8()
     logging.basicConfig(level=logging.WARNING, format="whence: %(message)s", stream=sys.stderr)
     try:
         app(prog_name="whence")
@@ -139,7 +150,8 @@ def index(
         sources = [source for source in known if source.key not in removed]
     if not sources and not removed:
         raise WhenceError("Nothing to index. Name a folder or a file: whence index PATH")
-    _print_report(_sync(store, sources, settings, remove=removed, allow_empty=allow_empty), as_json)
+    report = _sync(store, sources, settings, remove=removed, allow_empty=allow_empty, may_download=True)
+    _print_report(report, as_json)
 
 
 @app.command()
@@ -150,7 +162,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     generation.close()
     manifest = generation.manifest
     if as_json:
-        _print_json({"home": str(settings.home), **asdict(manifest)})
+        _print_json(StatusJson.of(manifest, home=settings.home))
         return
     output.print(Text(visible(f"{manifest.name}, published in {settings.home}"), style="bold"))
     output.print(f"{manifest.documents} documents, {manifest.chunks} chunks, {manifest.sentences} sentences; whole")
@@ -169,7 +181,7 @@ def generations(home: HomeOption = None, as_json: JsonOption = False) -> None:
         raise NoGenerationError(f"No index in {store.path}. Build one: whence index PATH --home {store.path}")
     if as_json:
         for manifest in manifests:
-            _print_json({**_summary(manifest), "published": manifest.name == published})
+            _print_json(GenerationJson.of(manifest, published=manifest.name == published))
         return
     table = Table("", "generation", "created", "documents", "chunks", "model", box=None)
     for manifest in manifests:
@@ -189,7 +201,7 @@ def rollback(
     """Publish an earlier generation, or a later one again."""
     settings = _settings(home=home, wait=wait)
     published = Home(settings.home).roll_back(name, wait_s=settings.wait)
-    _print_done({"published": published}, f"Published {published}.", as_json)
+    _print_done(PublishedJson(published=published), f"Published {published}.", as_json)
 
 
 @app.command()
@@ -209,7 +221,7 @@ def verify(
     results = verify_citations(citations, Home(_settings(home=home).home))
     for result in results:
         if as_json:
-            _print_json(VerificationJson.of(result).model_dump())
+            _print_json(VerificationJson.of(result))
         else:
             where = "" if result.start is None else f" {result.start}–{result.end}"
             quote = " ".join(result.citation.quote.split())
@@ -228,7 +240,7 @@ def backup(
 ) -> None:
     """Write the published generation and the state of the home to one file."""
     name = back_up(Home(_settings(home=home).home), file)
-    _print_done({"generation": name, "file": str(file)}, f"Wrote {name} to {file}.", as_json)
+    _print_done(BackupJson(generation=name, file=str(file)), f"Wrote {name} to {file}.", as_json)
 
 
 @app.command("restore")
@@ -241,7 +253,7 @@ def restore_command(
     """Publish the generation of a backup; what the home holds stays as earlier generations."""
     settings = _settings(home=home, wait=wait)
     name = restore(Home(settings.home), file, wait_s=settings.wait)
-    _print_done({"published": name}, f"Published {name} from {file}.", as_json)
+    _print_done(PublishedJson(published=name), f"Published {name} from {file}.", as_json)
 
 
 @app.command()
@@ -265,24 +277,24 @@ def evaluate(
 
     settings = _settings(model=model, backend=backend)
     data = read_dataset(dataset, split=split)
+    if run is not None:
+        with _writing_run(run):
+            run.open("a").close()  # before hours are spent on what could not be written
     encoder = _load_encoder(settings, settings.model or DEFAULT_MODEL, may_download=True)
     with TerminalProgress(errors) as progress:
         folder = dataset.resolve()
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
         store = Home((home or settings.cache) / "evaluations" / f"{folder.name}-{digest}")
-        generation = index_dataset(data, folder, store, encoder, progress)
-        runs = rank_queries(generation, encoder, data.queries, top_k=top_k, progress=progress)
-        generation.close()
+        with closing(index_dataset(data, folder, store, encoder, progress)) as generation:
+            runs = rank_queries(generation, encoder, data.queries, top_k=top_k, progress=progress)
     if run is not None:
-        try:
+        with _writing_run(run):
             write_run(runs["whence"], run, tag="whence")
-        except OSError as exc:
-            raise EvaluationError(f"The run {run} cannot be written: {exc.strerror or exc}.") from exc
     table = Table("retrieval", *METRICS, box=None)
     for name, ranking in runs.items():
         measured = measure(data.qrels, ranking)
         if as_json:
-            _print_json({"retrieval": name, **{metric: asdict(value) for metric, value in measured.items()}})
+            _print_json(EvaluationJson.of(name, measured))
         table.add_row(name, *(f"{value.mean:.3f} ({value.low:.3f}–{value.high:.3f})" for value in measured.values()))
     if not as_json:
         output.print(table)
@@ -292,6 +304,13 @@ def seeds_folder() -> Path:
     """Return the folder of the bundled documents, installed or in a checkout."""
     here = Path(__file__).resolve().parent
     return next(folder for folder in (here / "seeds", here.parent / "seeds") if folder.is_dir())
+
+
+def _use_utf8() -> None:
+    """Write UTF-8 whatever the locale says, and what it cannot spell as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
 
 
 def _settings(**given: Any) -> Settings:
@@ -305,7 +324,7 @@ def _settings(**given: Any) -> Settings:
 @contextmanager
 def _open_index(settings: Settings) -> Iterator[tuple[Generation, Encoder]]:
     store = Home(settings.home)
-    if store.published_name() is None:
+    if store.published_name() is None and not store.manifests():
         message = f"No index in {settings.home} yet: building one from the bundled documents."
         errors.print(Text(visible(message)))
         show_report(errors, _sync(store, [Source(seeds_folder(), is_bundled=True)], settings))
@@ -314,6 +333,16 @@ def _open_index(settings: Settings) -> Iterator[tuple[Generation, Encoder]]:
         yield generation, _load_encoder(settings, settings.model or generation.manifest.model.name)
     finally:
         generation.close()
+
+
+@contextmanager
+def _writing_run(run: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise EvaluationError(
+            f"The run {run} cannot be written: {exc.strerror or exc}. Name another file with --run."
+        ) from exc
 
 
 def _load_encoder(settings: Settings, name: str, *, may_download: bool = False) -> Encoder:
@@ -329,12 +358,13 @@ def _sync(
     *,
     remove: list[str] | None = None,
     allow_empty: bool = False,
+    may_download: bool = False,
 ) -> SyncReport:
     for source in sources:
         source.root()  # before the model is loaded for nothing
     with TerminalProgress(errors) as progress:
         progress.start("Loading the model", None)
-        encoder = _load_encoder(settings, _model_for(store, settings), may_download=True)
+        encoder = _load_encoder(settings, _model_for(store, settings), may_download=may_download)
         return sync(
             store,
             sources,
@@ -423,22 +453,9 @@ def _filter_values(value: str) -> list[str | int | float | bool]:
     """Return the readings of a value: as text, and as the number or truth value it may stand for."""
     try:
         parsed = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [value]
     return [value, parsed] if isinstance(parsed, int | float | bool) else [value]
-
-
-def _summary(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "name": manifest.name,
-        "number": manifest.number,
-        "created": manifest.created,
-        "parent": manifest.parent,
-        "documents": manifest.documents,
-        "chunks": manifest.chunks,
-        "sentences": manifest.sentences,
-        "model": manifest.model.name,
-    }
 
 
 def _print_answer(answer: Answer, as_json: bool) -> None:
@@ -450,26 +467,27 @@ def _print_answer(answer: Answer, as_json: bool) -> None:
 
 def _print_report(report: SyncReport, as_json: bool) -> None:
     if as_json:
-        _print_json(asdict(report))
+        _print_json(SyncReportJson.of(report))
     else:
         show_report(output, report)
 
 
-def _print_done(record: dict[str, str], message: str, as_json: bool) -> None:
+def _print_done(record: BaseModel, message: str, as_json: bool) -> None:
     if as_json:
         _print_json(record)
     else:
         output.print(Text(visible(message)))
 
 
-def _print_json(record: dict[str, Any]) -> None:
-    print_line(json.dumps(record, ensure_ascii=False, default=str))
+def _print_json(record: BaseModel) -> None:
+    print_line(json.dumps(record.model_dump(), ensure_ascii=False))
 
 
 def print_line(text: str) -> None:
     """Write a line of data to standard output, always in UTF-8."""
-    sys.stdout.buffer.write(text.encode() + b"\n")
-    sys.stdout.flush()
+    with checked_output():
+        sys.stdout.buffer.write(text.encode() + b"\n")
+        sys.stdout.flush()
 
 
 def _fail(error: WhenceError, *, code: int) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,11 +26,21 @@ from rich.text import Text
 from index.answers import Answer, CitedPassage
 from index.build import SyncReport
 from index.citations import Citation
+from index.errors import WhenceError
 
 # A document's text must not move the cursor, set colours or turn the writing direction of the terminal.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 SHOWN_REJECTED = 20
 INDENT = "   "
+
+
+class OutputConsole(Console):
+    """Standard output for people; see `checked_output`."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as any console does."""
+        with checked_output():
+            super().print(*objects, **options)
 
 
 class TerminalProgress:
@@ -67,6 +83,30 @@ class TerminalProgress:
 def visible(text: str) -> str:
     """Replace characters that would act on the terminal instead of being shown."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+@contextmanager
+def checked_output() -> Iterator[None]:
+    """Say so when standard output cannot be written.
+
+    Raises:
+        WhenceError: the disk is full, for instance; a closed pipe stays a `BrokenPipeError`.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        _abandon_output()
+        raise WhenceError(
+            f"Standard output cannot be written: {exc.strerror or exc}. Make room, or send it elsewhere."
+        ) from exc
+
+
+def _abandon_output() -> None:
+    """Let what is still in the buffer go nowhere: writing it at the end of the process would fail once more."""
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def show_answer(console: Console, answer: Answer) -> None:

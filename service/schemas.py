@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from index.answers import Answer, CitedPassage, Quote
+from index.build import SyncReport
 from index.citations import Citation, Verification
+from index.manifest import Manifest
+
+if TYPE_CHECKING:  # the metrics library takes half a second to load
+    from index.evaluation import Measurement
 
 
 def _rounded(digits: int) -> Any:
@@ -161,3 +168,135 @@ class VerificationJson(_Schema):
             end=verification.end,
             same_source=verification.is_same_source,
         )
+
+
+class ModelIdentityJson(ModelJson):
+    """Everything that decides which embedding a text gets."""
+
+    files_sha256: str
+    dimension: int
+    max_tokens: int
+    query_prompt: str
+    document_prompt: str
+
+
+class SourceJson(_Schema):
+    """A source of a generation."""
+
+    path: str
+    prefix: str
+    documents: int
+    is_bundled: bool
+
+
+class FileJson(_Schema):
+    """A file of a generation."""
+
+    size: int
+    sha256: str
+
+
+class StatusJson(_Schema):
+    """The published generation, and where it is."""
+
+    home: str
+    name: str
+    format_version: int
+    number: int
+    created: str
+    parent: str | None
+    model: ModelIdentityJson
+    making: dict[str, str | int]
+    documents: int
+    chunks: int
+    sentences: int
+    sources: list[SourceJson]
+    files: dict[str, FileJson]
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, home: Path) -> StatusJson:
+        """Convert from the library's record."""
+        return cls.model_validate({"home": str(home), **vars(manifest)})
+
+
+class GenerationJson(_Schema):
+    """A generation in the list of them; `model` is the model's name."""
+
+    name: str
+    number: int
+    created: str
+    parent: str | None
+    documents: int
+    chunks: int
+    sentences: int
+    model: str
+    published: bool
+
+    @classmethod
+    def of(cls, manifest: Manifest, *, published: bool) -> GenerationJson:
+        """Convert from the library's record."""
+        return cls.model_validate({**vars(manifest), "model": manifest.model.name, "published": published})
+
+
+class RejectedJson(_Schema):
+    """A file that could not be read."""
+
+    path: str
+    reason: str
+
+
+class SyncReportJson(_Schema):
+    """What a sync did."""
+
+    generation: str
+    is_new: bool
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    unchanged: int
+    rejected: list[RejectedJson]
+    encoded: int
+    documents: int
+    chunks: int
+    sentences: int
+    pruned: list[str]
+
+    @classmethod
+    def of(cls, report: SyncReport) -> SyncReportJson:
+        """Convert from the library's record."""
+        return cls.model_validate(report)
+
+
+class PublishedJson(_Schema):
+    """The generation that was published again or restored."""
+
+    published: str
+
+
+class BackupJson(_Schema):
+    """A backup that was written."""
+
+    generation: str
+    file: str
+
+
+class MeasurementJson(_Schema):
+    """The mean of a metric over the queries, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class EvaluationJson(_Schema):
+    """The metrics of one way of retrieval, each under its name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, MeasurementJson]
+
+    retrieval: str
+
+    @classmethod
+    def of(cls, retrieval: str, measured: Mapping[str, Measurement]) -> EvaluationJson:
+        """Convert from the library's records."""
+        return cls.model_validate({"retrieval": retrieval, **measured})

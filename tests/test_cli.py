@@ -8,12 +8,15 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -21,8 +24,9 @@ from beir import write_dataset
 from tiny_models import write_tiny_model
 
 from index.embeddings import Encoder, load_encoder
+from index.errors import EvaluationError
 from index.evaluation import METRICS, read_run
-from index.generations import Home
+from index.generations import Generation, Home
 from index.models import DEFAULT_MODEL
 from service.cli import main, seeds_folder
 from service.settings import Settings
@@ -209,6 +213,38 @@ def test_both_backends_give_the_same_words(whence: Whence, docs: Path) -> None:
     assert onnx["answer"] == torch["answer"]
 
 
+@pytest.fixture
+def hub() -> Iterator[tuple[str, list[str]]]:
+    """A model hub that has nothing, and the requests it gets."""
+    requests: list[str] = []
+
+    class Nothing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *arguments: Any) -> None:
+            """Say nothing."""
+
+        do_HEAD = do_GET  # noqa: N815
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", requests
+        server.shutdown()
+
+
+def test_only_indexing_fetches_a_model(docs: Path, tmp_path: Path, hub: tuple[str, list[str]]) -> None:
+    address, requests = hub
+    settings = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hub"), "NO_PROXY": "*"}
+    places = {"home": tmp_path / "home", "cache": tmp_path / "cache"}
+    asked = in_a_process("ask", "What is red?", "--model", "some/model", **places, **settings)
+    assert (asked.code, requests) == (1, [])
+    assert "The model some/model is not on this machine" in asked.err
+    indexed = in_a_process("index", str(docs), "--model", "some/model", **places, **settings)
+    assert (indexed.code, requests != []) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [
@@ -220,6 +256,7 @@ def test_both_backends_give_the_same_words(whence: Whence, docs: Path) -> None:
         (["doc_id=kettle.md"], {"kettle.md"}),
         (["title=Kettle"], {"kettle.md"}),
         (["product="], set()),
+        (["product=" + "[" * 50_000], set()),
         (['{"year": {"gte": 2024}}'], {"router.md"}),
         (['{"year": 2024}', '{"doc_id": {"prefix": "r"}}'], {"router.md"}),
         (['{"product": ["router", "kettle"]}'], {"router.md", "kettle.md"}),
@@ -641,8 +678,7 @@ def test_a_data_set_is_evaluated(whence: Whence, tmp_path: Path, monkeypatch: py
     assert [record["retrieval"] for record in result.records] == ["dense", "bm25", "whence"]
     for record in result.records:
         assert list(record) == ["retrieval", *METRICS]
-        assert list(record["ndcg@10"]) == ["mean", "low", "high", "per_query"]
-        assert list(record["recall@5"]["per_query"]) == ["q1", "q2", "q3"]
+        assert list(record["ndcg@10"]) == ["mean", "low", "high"]
     assert result.records[1]["recall@5"]["mean"] == 1.0
     ranking = read_run(run)
     assert list(ranking) == ["q1", "q2", "q3"]
@@ -658,10 +694,33 @@ def test_a_data_set_that_is_none_is_refused(whence: Whence, docs: Path, tmp_path
     assert "No qrels in" in whence("evaluate", tmp_path / "missing").err
     folder = write_dataset(tmp_path / "data")
     assert "No split 'dev'" in whence("evaluate", folder, "--split", "dev").err
-    result = whence("evaluate", folder, "--run", tmp_path / "no" / "run.trec")
-    assert result.code == 1
-    assert "The run" in result.err
-    assert "cannot be written" in result.err
+
+
+def test_a_run_that_cannot_be_written_is_refused_before_anything_is_indexed(
+    whence: Whence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHENCE_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "no" / "run.trec"
+    result = whence("evaluate", write_dataset(tmp_path / "data"), "--run", run)
+    assert (result.code, result.out) == (1, "")
+    assert f"The run {run} cannot be written: No such file or directory. Name another file" in result.err
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_evaluation_that_fails_closes_its_index(
+    whence: Whence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHENCE_CACHE", str(tmp_path / "cache"))
+    opened: list[Generation] = []
+
+    def fail(generation: Generation, *arguments: Any, **options: Any) -> None:
+        opened.append(generation)
+        raise EvaluationError("No ranking.")
+
+    monkeypatch.setattr("index.runs.rank_queries", fail)
+    assert whence("evaluate", write_dataset(tmp_path / "data")).err == "whence: No ranking.\n"
+    with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+        list(opened[0].corpus.chunks([0]))
 
 
 # The terminal
@@ -699,6 +758,44 @@ def test_square_brackets_in_a_path_are_no_markup(whence: Whence, docs: Path, tmp
     whence("index", docs, "--home", home)
     assert f"published in {home}" in whence("status", "--home", home).out
     assert str(home) in whence("rollback", "--home", home, "missing").err
+
+
+def test_in_a_pipe_lines_are_neither_wrapped_nor_cut(whence: Whence, docs: Path) -> None:
+    sentence = f"The green light means {'that it is very, ' * 20}very busy."
+    (docs / "light.md").write_text(f"# Green light\n\n{sentence}\n")
+    whence("index", docs, "--model", DEFAULT_MODEL)
+    options = ("--min-confidence", "0", "--filter", "doc_id=light.md", "--model", DEFAULT_MODEL)
+    assert f"   {sentence}\n" in whence("ask", "the green light", *options).out
+    text = (docs / "light.md").read_text()
+    start = text.index(sentence)
+    citation = {"document": {"id": "light.md"}, "quote": sentence, "start": start, "end": start + len(sentence)}
+    line = f"found   light.md {start}–{start + len(sentence)}: {sentence}\n"
+    assert whence("verify", "-", stdin=json.dumps(citation)).out == line
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_full_disk_is_an_error(indexed: Path, cache_folder: Path, options: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("status", *options),
+            cwd=ROOT,
+            env=environment(indexed, cache_folder),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=120,
+            check=False,
+        )
+    message = "Standard output cannot be written: No space left on device. Make room, or send it elsewhere."
+    assert (done.returncode, done.stderr.decode()) == (1, f"whence: {message}\n")
+
+
+def test_the_output_is_utf_8_whatever_the_locale_says(indexed: Path, cache_folder: Path) -> None:
+    listed = in_a_process("generations", home=indexed, cache=cache_folder, PYTHONIOENCODING="latin-1")
+    assert (listed.code, listed.err) == (0, "")
+    assert listed.out.splitlines()[1].startswith(" →")
+    missing = in_a_process("rollback", "→", home=indexed, cache=cache_folder, PYTHONIOENCODING="latin-1")
+    assert missing.code == 1
+    assert "There is no generation '→'" in missing.err
 
 
 def test_a_closed_pipe_ends_the_command_quietly(indexed: Path, cache_folder: Path) -> None:

@@ -122,17 +122,25 @@ def test_a_file_that_is_no_document_any_more_has_changed(indexed: Library) -> No
     assert indexed.present("kettle.md") == PresentText("", "")
 
 
-def test_where_the_source_cannot_be_reached_the_index_is_asked(indexed: Library) -> None:
+def test_the_documents_of_a_deleted_folder_are_gone(indexed: Library) -> None:
     citation = indexed.cited()
     shutil.rmtree(indexed.folder)
-    assert indexed.verified(citation).standing is Standing.FOUND
-    assert indexed.present("kettle.md") == PresentText(KETTLE, citation.sha256)
-    assert indexed.present("no-such.md") is None
+    assert indexed.verified(citation).standing is Standing.GONE
+    assert indexed.present("kettle.md") is None
+
+
+def test_a_deleted_source_that_was_one_file_is_gone(library: Library) -> None:
+    library.index(Source(library.folder / "kettle.md"))
+    citation = library.cited()
+    (library.folder / "kettle.md").unlink()
+    assert library.verified(citation).standing is Standing.GONE
 
 
 def test_a_document_that_never_was_a_file_is_looked_up_in_the_index(library: Library) -> None:
     library.index(MemorySource({"note.md": KETTLE}, key="http"))
-    assert library.verified(library.cited("note.md")).standing is Standing.FOUND
+    citation = library.cited("note.md")
+    assert library.verified(citation).standing is Standing.FOUND
+    assert library.present("note.md") == PresentText(KETTLE, citation.sha256)
     assert library.present("other.md") is None
 
 

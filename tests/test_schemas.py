@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from index.answers import Answer, Question, answer_questions
 from index.citations import SavedCitation, Standing, Verification
 from index.embeddings import Encoder
+from index.evaluation import Measurement
 from index.generations import Generation
-from service.schemas import AnswerJson, VerificationJson
+from service.schemas import AnswerJson, EvaluationJson, GenerationJson, StatusJson, VerificationJson
 
 CITATION_KEYS = [
     "document",
@@ -132,3 +134,21 @@ def test_a_verification_has_these_keys(standing: Standing) -> None:
         "end": end,
         "same_source": True,
     }
+
+
+def test_the_status_is_the_manifest_and_the_home(handbook: Generation) -> None:
+    record = StatusJson.of(handbook.manifest, home=Path("/srv/whence")).model_dump_json()
+    assert json.loads(record) == {"home": "/srv/whence", **json.loads(json.dumps(asdict(handbook.manifest)))}
+
+
+def test_a_generation_in_the_list_has_these_keys(handbook: Generation) -> None:
+    record = GenerationJson.of(handbook.manifest, published=True).model_dump()
+    counts = ["documents", "chunks", "sentences"]
+    assert list(record) == ["name", "number", "created", "parent", *counts, "model", "published"]
+    assert (record["model"], record["published"]) == (handbook.manifest.model.name, True)
+
+
+def test_an_evaluation_has_the_interval_of_each_metric_and_not_every_query() -> None:
+    measured = {"ndcg@10": Measurement(0.5, 0.4, 0.6, {"q1": 0.4, "q2": 0.6})}
+    record = EvaluationJson.of("bm25", measured).model_dump()
+    assert record == {"retrieval": "bm25", "ndcg@10": {"mean": 0.5, "low": 0.4, "high": 0.6}}
