@@ -24,6 +24,8 @@ def back_up(home: Home, path: Path) -> str:
     Raises:
         GenerationError: there is none, it is damaged, or the file cannot be written.
     """
+    _refuse_folder(path)
+    _refuse_home(path, home)
     generation = home.open_current()
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
@@ -34,14 +36,18 @@ def back_up(home: Home, path: Path) -> str:
         sync_folder(beside)
         beside.replace(path)
         sync_folder(path.resolve().parent)
-    except (OSError, sqlite3.OperationalError) as exc:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        reason = getattr(exc, "strerror", None) or exc
-        raise GenerationError(f"The backup {path} cannot be written: {reason}. Name another place.") from exc
+    except OSError as exc:
+        raise _not_writable(path, exc) from exc
     finally:
         generation.close()
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
     return generation.name
+
+
+def _refuse_home(path: Path, home: Home) -> None:
+    if path.resolve().is_relative_to(home.path.resolve()):
+        raise GenerationError(f"{path} lies in the home {home.path} itself. Write the backup somewhere else.")
 
 
 def restore(home: Home, path: Path, *, wait_s: float = 10.0) -> str:
@@ -68,10 +74,31 @@ def restore(home: Home, path: Path, *, wait_s: float = 10.0) -> str:
     return name
 
 
+def _refuse_folder(path: Path) -> None:
+    try:
+        is_folder = not path.name or path.is_dir()
+    except OSError as exc:
+        raise _not_writable(path, exc) from exc
+    if is_folder:
+        raise GenerationError(
+            f"The backup {path} cannot be written: it is a folder. Name a file: whence backup {path / 'whence.tar'}"
+        )
+
+
+def _not_writable(path: Path, error: OSError) -> GenerationError:
+    return GenerationError(f"The backup {path} cannot be written: {error.strerror or error}. Name another place.")
+
+
 def _copy_of_state(home: Home, scratch: Path) -> Path:
     copy = scratch / STATE
-    with closing(sqlite3.connect(home.path / STATE)) as state, closing(sqlite3.connect(copy)) as target:
-        state.backup(target)
+    try:
+        with closing(sqlite3.connect(home.path / STATE)) as state, closing(sqlite3.connect(copy)) as target:
+            state.backup(target)
+    except sqlite3.Error as exc:
+        raise GenerationError(
+            f"{home.path / STATE} cannot be copied: {exc}. No backup was written. Check that the file is whole, or "
+            f"move it away, and that there is room in {scratch.parent}, then run the command again."
+        ) from exc
     return copy
 
 

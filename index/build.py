@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,6 +19,8 @@ from index.generations import KEEP_GENERATIONS, Generation, Home, write_error
 from index.manifest import Manifest, SourceRecord
 from index.sources import Rejected, Source, Unchanged
 from index.terms import ANALYSIS_VERSION
+
+logger = logging.getLogger(__name__)
 
 # Raised when readers, chunking or what is embedded change, so that documents are taken in anew.
 MAKING_VERSION = 1
@@ -123,32 +126,48 @@ def sync(
         progress: told of each stage.
 
     Raises:
-        SourceError: a source is missing, lost all its documents, or two have a document of the same id.
-        GenerationError: the home cannot be written, or another process is writing.
+        SourceError: a source is missing, cannot be read, has no documents, or two have a document of the same id.
+        GenerationError: the home cannot be written, another process is writing, or what was written is damaged.
     """
     settings, progress = settings or BuildSettings(), progress or NoProgress()
     progress.start("Opening the index", None)
     with home.writer(wait_s=settings.wait_s), home.building_folder() as folder:
-        parent = _open_parent(home)
+        parent, known = _open_parent(home)
         try:
-            with closing(_Sync(home, parent, folder, encoder, settings, progress)) as run:
+            with closing(_Sync(home, parent, known, folder, encoder, settings, progress)) as run:
                 return run.run(sources, remove)
-        except (OSError, sqlite3.OperationalError, DamagedGenerationError) as exc:
-            # What was written is damaged when the disk was full and nobody said so.
+        except (OSError, sqlite3.OperationalError) as exc:
+            # Not from reading a source, see `_items`.
             raise write_error(home.path, exc) from exc
         finally:
             if parent is not None:
                 parent.close()
 
 
-def _open_parent(home: Home) -> Generation | None:
+def _open_parent(home: Home) -> tuple[Generation | None, tuple[SourceRecord, ...]]:
+    """Open the generation to start from, None when there is no whole one, and tell the sources that are known."""
     try:
-        return home.open_current()
+        parent = home.open_current()
     except NoGenerationError:
-        return None
-    except DamagedGenerationError:
-        # Nothing whole to start from, and nothing to lose: the sources are read anew.
-        return None
+        return None, ()
+    except DamagedGenerationError as exc:
+        logger.warning("%s The sources are read anew.", exc)
+        return None, _sources_of_damaged(home)
+    return parent, parent.manifest.sources
+
+
+def _sources_of_damaged(home: Home) -> tuple[SourceRecord, ...]:
+    """Return the sources of the published generation, or else of the newest one whose manifest is readable."""
+    published = home.published_name()
+    manifests = sorted(home.manifests(), key=lambda manifest: manifest.name != published)
+    if manifests:
+        return manifests[0].sources
+    logger.warning(
+        "%s: no manifest is readable, so the sources indexed before are not known any more. Name them all: "
+        "whence index PATH PATH",
+        home.path,
+    )
+    return ()
 
 
 @dataclass
@@ -167,6 +186,7 @@ class _Sync:
         self,
         home: Home,
         parent: Generation | None,
+        known: Sequence[SourceRecord],
         folder: Path,
         encoder: Encoder,
         settings: BuildSettings,
@@ -174,6 +194,7 @@ class _Sync:
     ) -> None:
         self._home = home
         self._parent = parent
+        self._known_sources = {record.path: record for record in known}
         self._settings = settings
         self._progress = progress
         self._changes = _Changes()
@@ -195,7 +216,7 @@ class _Sync:
             self._read(source)
         removed, records = self._removed(), _records(staying, sources)
         if self._reusable is not None and self._is_as_before(self._reusable.manifest, removed, records):
-            return self._report(self._reusable.manifest, removed, is_new=False)
+            return self._report(self._reusable.manifest, removed, is_new=False, pruned=self._prune())
         if not len(self._draft) and not self._settings.allow_empty:
             raise SourceError(_no_documents(sources, self._changes.rejected))
         encoded = self._draft.write()
@@ -205,8 +226,10 @@ class _Sync:
             making=self._settings.making(),
             sources=records,
         )
-        pruned = self._home.prune(self._settings.keep_generations)
-        return self._report(manifest, removed, is_new=True, encoded=encoded, pruned=pruned)
+        if self._parent is None:
+            # Only now: until then, the manifest of a damaged generation is what knows the sources.
+            self._home.set_aside_damaged()
+        return self._report(manifest, removed, is_new=True, encoded=encoded, pruned=self._prune())
 
     def close(self) -> None:
         """Close the draft."""
@@ -214,13 +237,11 @@ class _Sync:
 
     def _staying(self, sources: Sequence[DocumentSource], remove: Sequence[str]) -> list[SourceRecord]:
         """Return the known sources that are neither synced now nor dropped."""
-        if self._parent is None:
-            return []
         named = {*remove, *(source.key for source in sources)}
         has_own = any(not source.is_bundled for source in sources)
         return [
             record
-            for record in self._parent.manifest.sources
+            for record in self._known_sources.values()
             if record.path not in named and not (record.is_bundled and has_own)
         ]
 
@@ -229,20 +250,32 @@ class _Sync:
             for document in parent.corpus.documents(source=record.path):
                 self._draft.keep(document.doc_id, source=record.path)
 
+    def _prune(self) -> list[str]:
+        return self._home.prune(self._settings.keep_generations)
+
     def _read(self, source: DocumentSource) -> None:
         known = self._known(source)
-        found = 0
+        found, rejected = 0, []
         self._progress.start(f"Reading {source.key}", None)
-        for item in source.read(known if self._reusable is not None else {}):
+        for item in _items(source, known if self._reusable is not None else {}):
             self._progress.advance(1)
             if isinstance(item, Rejected):
-                self._changes.rejected.append(item)
+                rejected.append(item)
                 continue
             found += 1
             self._take(item, source, known)
-        if not found and known and not self._settings.allow_empty:
+        self._changes.rejected.extend(rejected)
+        if not found and not self._settings.allow_empty:
+            self._refuse_empty(source, rejected)
+
+    def _refuse_empty(self, source: DocumentSource, rejected: Sequence[Rejected]) -> None:
+        """Raise an error for a source without documents, unless it is known and had none before either."""
+        record = self._known_sources.get(source.key)
+        if record is None:
+            raise SourceError(_no_documents([source], rejected))
+        if record.documents:
             raise SourceError(
-                f"{source.key} had {len(known)} documents and has none now. Nothing was changed. If they are "
+                f"{source.key} had {record.documents} documents and has none now. Nothing was changed. If they are "
                 "really gone, say so: --allow-empty"
             )
 
@@ -302,6 +335,17 @@ class _Sync:
             sentences=manifest.sentences,
             pruned=tuple(pruned),
         )
+
+
+def _items(source: DocumentSource, known: Mapping[str, str]) -> Iterator[Document | Unchanged | Rejected]:
+    """Read a source, with what fails while reading told apart from what fails while writing."""
+    try:
+        yield from source.read(known)
+    except OSError as exc:
+        raise SourceError(
+            f"{source.key} cannot be read: {exc.strerror or exc}. Nothing was changed. Check it, then run the "
+            "command again."
+        ) from exc
 
 
 def _records(staying: Sequence[SourceRecord], sources: Sequence[DocumentSource]) -> list[SourceRecord]:

@@ -22,7 +22,7 @@ import shutil
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -175,10 +175,12 @@ class Home:
             GenerationError: the published generation has another format version.
         """
         name = self.published_name()
-        if name is None:
+        if name is None and not self.manifests():
             raise NoGenerationError(
                 f"No index in {self.path} (no CURRENT file). Build one: whence index PATH --home {self.path}"
             )
+        if name is None:
+            return self._open_newest_good(None, DamagedGenerationError("CURRENT is missing"))
         try:
             return self._open(name)
         except DamagedGenerationError as error:
@@ -210,10 +212,13 @@ class Home:
     def prune(self, keep: int = KEEP_GENERATIONS) -> list[str]:
         """Remove generations beyond the newest `keep`, never the published one; the writer's lock must be held.
 
+        Those whose manifest is damaged have no place in that order, and are set aside.
+
         Returns:
             The names of those removed.
         """
         published = self.published_name()
+        self._set_aside_others(read_manifest)
         names = [manifest.name for manifest in self.manifests()]
         removed = [name for name in names[max(1, keep) :] if name != published]
         for name in removed:
@@ -299,7 +304,8 @@ class Home:
             raise DamagedGenerationError(f"CURRENT names it, but {self.generations_path} does not hold it") from exc
         return Generation.open(folder)
 
-    def _open_newest_good(self, damaged: str, error: DamagedGenerationError) -> Generation:
+    def _open_newest_good(self, damaged: str | None, error: DamagedGenerationError) -> Generation:
+        what = str(error) if damaged is None else f"generation {damaged} is damaged: {error}"
         for manifest in self.manifests():
             if manifest.name == damaged:
                 continue
@@ -308,11 +314,11 @@ class Home:
             except GenerationError as exc:
                 logger.warning("generation %s: %s", manifest.name, exc)
                 continue
-            logger.error("generation %s is damaged: %s; %s serves instead", damaged, error, manifest.name)
+            logger.error("%s; %s serves instead", what, manifest.name)
             self._replace(damaged, manifest.name)
             return generation
         raise DamagedGenerationError(
-            f"The generation {damaged} in {self.path} is damaged: {error}. No other one is whole. "
+            f"In {self.path}, {what}. No other one is whole. "
             f"Build it anew from its sources: whence index PATH --home {self.path}, or restore a backup: "
             "whence restore FILE"
         ) from error
@@ -333,14 +339,32 @@ class Home:
         (self.path / "damaged").mkdir(exist_ok=True)
         folder.rename(self.path / "damaged" / f"{folder.name}-{time.time_ns()}")
 
-    def _replace(self, damaged: str, replacement: str) -> None:
+    def set_aside_damaged(self) -> None:
+        """Check every file of all generations but the published one, and move the damaged ones out of the way.
+
+        The writer's lock must be held.
+        """
+        self._set_aside_others(lambda folder: Generation.open(folder).close())
+
+    def _set_aside_others(self, check: Callable[[Path], object]) -> None:
+        """Set aside what fails a check and is not published; where that is not possible it stays."""
+        published = self.published_name()
+        for folder in self._folders():
+            if folder.name == published or not _is_damaged(folder, check):
+                continue
+            try:
+                self.set_aside(folder)
+            except OSError as exc:
+                logger.warning("generation %s could not be set aside: %s", folder.name, exc)
+
+    def _replace(self, damaged: str | None, replacement: str) -> None:
         """Set a damaged generation aside and publish its replacement, unless a writer is at work."""
         try:
             with self.writer(wait_s=0):
                 if self.published_name() != damaged:
                     return
                 self.publish(replacement)
-                if self._holds(damaged):
+                if damaged is not None and self._holds(damaged):
                     self.set_aside(self.folder(damaged))
         except (GenerationError, OSError) as exc:
             logger.warning("generation %s could not be set aside: %s", damaged, exc)
@@ -348,9 +372,14 @@ class Home:
     def _folders(self) -> list[Path]:
         try:
             folders = sorted(self.generations_path.iterdir())
+            return [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
         except FileNotFoundError:
             return []
-        return [folder for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+        except OSError as exc:
+            raise GenerationError(
+                f"{self.generations_path} cannot be read: {exc.strerror or exc}. It must be a folder that this user "
+                "may read: check the permissions, or name another home: --home PATH"
+            ) from exc
 
     def _holds(self, name: str) -> bool:
         return name in [folder.name for folder in self._folders()]
@@ -377,6 +406,18 @@ class Home:
             shutil.rmtree(path, ignore_errors=True)
         for path in self.path.glob(".CURRENT-*"):
             path.unlink(missing_ok=True)
+
+
+def _is_damaged(folder: Path, check: Callable[[Path], object]) -> bool:
+    try:
+        check(folder)
+    except DamagedGenerationError as exc:
+        logger.error("generation %s is damaged: %s", folder.name, exc)
+        return True
+    except GenerationError:
+        # Of another format version: somebody else's, and left alone.
+        return False
+    return False
 
 
 def utc_now() -> datetime:

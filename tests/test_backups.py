@@ -114,6 +114,33 @@ def test_a_backup_that_cannot_be_written_is_an_error_and_leaves_nothing(
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("place", [".", "/", ".."])
+def test_a_folder_without_a_name_is_no_place_for_a_backup(filled: Home, place: str) -> None:
+    with pytest.raises(GenerationError, match=r"it is a folder\. Name a file: whence backup .*whence\.tar"):
+        back_up(filled, Path(place))
+
+
+def test_a_state_that_is_no_database_is_named_and_nothing_is_left(filled: Home, tmp_path: Path) -> None:
+    (filled.path / "state.sqlite").write_bytes(b"not a database, but long enough to be one" * 100)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(GenerationError, match=r"state\.sqlite cannot be copied: file is not a database.*No backup"):
+        back_up(filled, tmp_path / "backup.tar")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_backup_that_is_interrupted_leaves_nothing(
+    filled: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr(tarfile.TarFile, "add", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        back_up(filled, tmp_path / "backup.tar")
+    assert set(tmp_path.iterdir()) == before
+
+
 def test_a_backup_replaces_an_older_one_whole(filled: Home, tmp_path: Path, encoder: Encoder) -> None:
     path = tmp_path / "backup.tar"
     back_up(filled, path)
@@ -177,3 +204,10 @@ def assert_refused(path: Path, scratch: Path, message: str) -> None:
         restore(other, path)
     assert other.published_name() is None
     assert list(other.generations_path.iterdir()) == []
+
+
+def test_a_backup_never_overwrites_the_home(home: Home, encoder: Encoder) -> None:
+    sync(home, [MemorySource({"a.md": "A text."})], encoder)
+    with pytest.raises(GenerationError, match=r"lies in the home .* itself\. Write the backup somewhere else"):
+        back_up(home, home.path / "CURRENT")
+    assert home.open_current().manifest.documents == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 import shutil
 import sqlite3
@@ -9,7 +10,7 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,11 +22,12 @@ from hypothesis import strategies as st
 from sources_in_memory import MemorySource
 
 from index.build import BuildSettings, DocumentSource, SyncReport, sync
+from index.documents import Document
 from index.embeddings import Embeddings, Encoder, OnProgress
 from index.errors import GenerationError, SourceError
 from index.generations import Home
 from index.manifest import SourceRecord
-from index.sources import Rejected, Source
+from index.sources import Rejected, Source, Unchanged
 
 CATS = "# Cats\n\nCats purr when they are content.\n\n## Food\n\nThey eat mice. They drink water.\n"
 DOGS = "# Dogs\n\nDogs bark at strangers.\n"
@@ -296,7 +298,8 @@ def test_a_source_that_is_removed_takes_its_documents_along(home: Home, encoder:
 
 def test_a_source_without_documents_is_remembered_and_can_be_removed(home: Home, encoder: Encoder) -> None:
     sync(home, [MemorySource(PETS)], encoder)
-    assert sync(home, [MemorySource({}, key="empty")], encoder).is_new
+    allowing = BuildSettings(allow_empty=True)
+    assert sync(home, [MemorySource({}, key="empty")], encoder, settings=allowing).is_new
     assert sources_in(home) == [SourceRecord("empty", "", 0), SourceRecord("memory", "", 2)]
     assert not sync(home, [MemorySource({}, key="empty")], encoder).is_new
     assert sync(home, [], encoder, remove=["empty"]).is_new
@@ -388,6 +391,148 @@ def test_a_home_without_a_good_generation_is_built_anew(home: Home, encoder: Enc
     (home.folder(first) / "vectors.faiss").write_bytes(b"")
     report = sync(home, [MemorySource(PETS)], encoder)
     assert report.added == ("cats.md", "dogs.md")
+    assert texts_in(home) == PETS
+
+
+@pytest.fixture
+def pets_and_birds(tmp_path: Path) -> tuple[Source, Source]:
+    return write_files(tmp_path / "pets", PETS), write_files(tmp_path / "birds", {"owls.md": OWLS})
+
+
+def append_a_byte(home: Home) -> str:
+    """Damage the published generation, and return its name."""
+    name = home.published_name() or ""
+    with (home.folder(name) / "furniture.npy").open("ab") as file:
+        file.write(b"\0")
+    return name
+
+
+def names_set_aside(home: Home) -> list[str]:
+    return sorted(path.name.rpartition("-")[0] for path in (home.path / "damaged").iterdir())
+
+
+def test_a_home_built_anew_keeps_the_sources_that_are_not_named(
+    home: Home, encoder: Encoder, pets_and_birds: tuple[Source, Source]
+) -> None:
+    sync(home, pets_and_birds, encoder)
+    before = sources_in(home)
+    append_a_byte(home)
+    sync(home, pets_and_birds[:1], encoder)
+    assert texts_in(home) == {**PETS, "owls.md": OWLS}
+    assert sources_in(home) == before
+
+
+def test_a_home_built_anew_goes_without_removed_and_bundled_sources(
+    home: Home, encoder: Encoder, tmp_path: Path, pets_and_birds: tuple[Source, Source]
+) -> None:
+    pets, birds = pets_and_birds
+    seeds = replace(write_files(tmp_path / "seeds", {"seed.md": "# Seed\n\nBundled.\n"}), is_bundled=True)
+    sync(home, [pets, birds, seeds], encoder)
+    append_a_byte(home)
+    sync(home, [pets], encoder, remove=[birds.key])
+    assert texts_in(home) == PETS
+
+
+def test_a_home_is_not_built_anew_without_a_source_that_lost_its_documents(
+    home: Home, encoder: Encoder, pets_and_birds: tuple[Source, Source]
+) -> None:
+    pets, birds = pets_and_birds
+    sync(home, [pets, birds], encoder)
+    name = append_a_byte(home)
+    (birds.path / "owls.md").unlink()
+    for _ in range(2):  # what is known of the sources outlasts a sync that was refused
+        with pytest.raises(SourceError, match="birds had 1 documents and has none now"):
+            sync(home, [pets], encoder)
+    assert home.published_name() == name
+    sync(home, [pets], encoder, settings=BuildSettings(allow_empty=True))
+    assert texts_in(home) == PETS
+
+
+def test_when_no_manifest_is_readable_a_warning_says_that_the_sources_are_lost(
+    home: Home, encoder: Encoder, pets_and_birds: tuple[Source, Source], caplog: pytest.LogCaptureFixture
+) -> None:
+    name = sync(home, pets_and_birds, encoder).generation
+    (home.folder(name) / "manifest.json").write_text("{")
+    sync(home, pets_and_birds[:1], encoder)
+    assert "sources indexed before are not known any more" in caplog.text
+    assert texts_in(home) == PETS
+    assert names_set_aside(home) == [name]
+
+
+def test_damaged_generations_are_set_aside_when_all_is_built_anew(home: Home, encoder: Encoder) -> None:
+    damaged = []
+    for texts in (PETS, {**PETS, "owls.md": OWLS}):
+        sync(home, [MemorySource(texts)], encoder)
+        damaged.append(home.published_name() or "")
+    for name in damaged:
+        (home.folder(name) / "vectors.faiss").write_bytes(b"")
+    report = sync(home, [MemorySource(PETS)], encoder, settings=BuildSettings(keep_generations=1))
+    assert [path.name for path in home.generations_path.iterdir()] == [report.generation]
+    assert report.pruned == ()
+    assert names_set_aside(home) == sorted(damaged)
+
+
+def test_old_generations_are_pruned_even_when_nothing_changed(home: Home, encoder: Encoder) -> None:
+    first = sync(home, [MemorySource(PETS)], encoder).generation
+    larger = MemorySource({**PETS, "owls.md": OWLS})
+    second = sync(home, [larger], encoder).generation
+    report = sync(home, [larger], encoder, settings=BuildSettings(keep_generations=1))
+    assert (report.is_new, report.pruned) == (False, (first,))
+    assert [path.name for path in home.generations_path.iterdir()] == [second]
+
+
+@pytest.mark.parametrize(
+    ("rejected", "message"),
+    [
+        ((), "There is no document in new"),
+        ((Rejected("a.bin", "is not text"),), r"1 were rejected, the first of them: a\.bin: is not text"),
+    ],
+)
+def test_a_new_source_without_documents_is_refused_beside_others(
+    home: Home, encoder: Encoder, rejected: tuple[Rejected, ...], message: str
+) -> None:
+    name = sync(home, [MemorySource(PETS)], encoder).generation
+    source = MemorySource({}, key="new", rejected=rejected)
+    with pytest.raises(SourceError, match=message):
+        sync(home, [source], encoder)
+    assert home.published_name() == name
+    assert sync(home, [source], encoder, settings=BuildSettings(allow_empty=True)).is_new
+
+
+# What fails is named: reading, checking or writing.
+
+
+@dataclass(frozen=True)
+class FailingSource(MemorySource):
+    """A source that breaks down after its documents."""
+
+    def read(self, known: Mapping[str, str]) -> Iterator[Document | Unchanged | Rejected]:
+        yield from super().read(known)
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_a_source_that_fails_while_it_is_read_is_named(home: Home, encoder: Encoder) -> None:
+    with pytest.raises(SourceError, match=r"memory cannot be read: Resource temporarily unavailable\. Nothing was"):
+        sync(home, [FailingSource(PETS)], encoder)
+    assert home.published_name() is None
+
+
+class FickleEncoder(WatchedEncoder):
+    """An encoder that gives another embedding when a build is checked."""
+
+    def encode_documents(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Embeddings:
+        embeddings = super().encode_documents(texts, on_progress=on_progress)
+        return -embeddings if self._stage == "Checking" else embeddings
+
+
+def test_what_fails_its_check_is_not_published_and_the_reason_is_given(home: Home, encoder: Encoder) -> None:
+    sync(home, [MemorySource(PETS)], encoder)
+    fickle = FickleEncoder(encoder)
+    with pytest.raises(
+        GenerationError,
+        match=r"failed its check: chunk 0 does not find itself.*Nothing was published\. The disk may be full",
+    ):
+        sync(home, [MemorySource({**PETS, "owls.md": OWLS})], fickle, progress=fickle)
     assert texts_in(home) == PETS
 
 

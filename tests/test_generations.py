@@ -199,6 +199,37 @@ def test_pruning_keeps_the_published_generation_however_old(filled: Home) -> Non
     assert served(filled) == 1
 
 
+@pytest.mark.parametrize("how", ["missing", "truncated", "altered"])
+def test_pruning_sets_aside_what_has_no_readable_manifest(filled: Home, how: str) -> None:
+    first, second, third = names(filled)
+    damage(filled.folder(first) / MANIFEST, how)
+    with filled.writer():
+        assert filled.prune(2) == []
+    assert {path.name for path in filled.generations_path.iterdir()} == {second, third}
+    (aside,) = (filled.path / "damaged").iterdir()
+    assert aside.name.startswith(first)
+
+
+def test_pruning_leaves_generations_of_another_format_alone(filled: Home) -> None:
+    folder = filled.folder(names(filled)[0])
+    (folder / MANIFEST).write_text(replace(read_manifest(folder), format_version=FORMAT_VERSION + 1).as_json())
+    with filled.writer():
+        filled.prune(1)
+        filled.set_aside_damaged()
+    assert folder.exists()
+    assert not (filled.path / "damaged").exists()
+
+
+def test_pruning_goes_on_when_nothing_can_be_set_aside(filled: Home, caplog: pytest.LogCaptureFixture) -> None:
+    first, second, third = names(filled)
+    (filled.folder(first) / MANIFEST).write_text("{")
+    (filled.path / "damaged").write_text("not a folder")
+    with filled.writer():
+        assert filled.prune(1) == [second]
+    assert f"generation {first} could not be set aside" in caplog.text
+    assert {path.name for path in filled.generations_path.iterdir()} == {first, third}
+
+
 def test_names_sort_by_time_and_differ_by_content() -> None:
     early, late = datetime(2026, 11, 21, 6, 0, 1, tzinfo=UTC), datetime(2026, 11, 21, 6, 0, 2, tzinfo=UTC)
     assert generation_name(early, {})[:17] == "20261121T060001Z-"
@@ -305,6 +336,12 @@ def test_a_damaged_current_file_is_mended(filled: Home, current: bytes) -> None:
     assert len(names(filled)) == 3
 
 
+def test_a_missing_current_file_is_mended(filled: Home) -> None:
+    (filled.path / "CURRENT").unlink()
+    assert served(filled) == 3
+    assert filled.published_name() == names(filled)[2]
+
+
 # One writer at a time.
 
 
@@ -407,6 +444,22 @@ def test_a_read_only_home_can_be_read_but_not_written(read_only: Home, encoder: 
             publish(read_only, 4, encoder)
         with pytest.raises(GenerationError, match="cannot be written: Permission denied"):
             read_only.roll_back()
+
+
+def test_generations_that_may_not_be_read_are_an_error_that_says_so(read_only: Home) -> None:
+    read_only.generations_path.chmod(0)
+    with as_nobody():
+        for attempt in (read_only.manifests, read_only.open_current):
+            with pytest.raises(GenerationError, match=r"generations cannot be read: Permission denied\. It must be"):
+                attempt()
+
+
+def test_a_file_in_place_of_the_generations_is_an_error_that_says_so(filled: Home) -> None:
+    filled.generations_path.rename(filled.path / "elsewhere")
+    filled.generations_path.write_text("not a folder")
+    for attempt in (filled.manifests, filled.open_current):
+        with pytest.raises(GenerationError, match=r"generations cannot be read: Not a directory\. It must be a fold"):
+            attempt()
 
 
 def test_damage_in_a_read_only_home_is_passed_over(read_only: Home) -> None:
