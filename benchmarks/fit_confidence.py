@@ -148,7 +148,8 @@ def first_passage(
 ) -> tuple[Evidence, str]:
     """Return the evidence for the first passage and its document."""
     (embedding,) = encoder.encode_queries([question])
-    (passage,) = retrieve(generation, question, embedding, top_k=1, weights=default_weights().score, allowed=allowed)
+    query = generation.lexical.query(question)
+    (passage,) = retrieve(generation, query, embedding, top_k=1, weights=default_weights().score, allowed=allowed)
     return passage.evidence, passage.chunk.document.doc_id
 
 

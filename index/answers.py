@@ -6,7 +6,7 @@ Everything that answers, over HTTP, in a chat, on the command line or in a batch
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -171,16 +171,16 @@ def _answer(
     generation: Generation, question: Question, embedding: Embeddings, weights: Weights, encoding_ms: float
 ) -> Answer:
     started = time.perf_counter()
+    query = generation.lexical.query(question.text)
     passages = retrieve(
         generation,
-        question.text,
+        query,
         embedding,
         top_k=question.top_k,
         weights=weights.score,
         allowed=_allowed(generation, question.filters),
     )
-    term_weights = generation.lexical.term_weights(question.text)
-    highlights = [best_sentences(passage, term_weights, weights.answer) for passage in passages]
+    highlights = [best_sentences(passage, query.term_weights, weights.answer) for passage in passages]
     confidence = _confidence(passages, weights)
     threshold = weights.confidence.threshold if question.min_confidence is None else question.min_confidence
     is_answered = bool(passages) and confidence >= threshold
@@ -212,12 +212,12 @@ def _confidence(passages: Sequence[Passage], weights: Weights) -> float:
     return weights.confidence.probability(passages[0].evidence)
 
 
-def best_sentences(passage: Passage, term_weights: dict[str, float], weights: AnswerWeights) -> Span:
+def best_sentences(passage: Passage, term_weights: Mapping[str, float], weights: AnswerWeights) -> Span:
     """Find the sentence of a passage that answers best, with the neighbours that do nearly as well.
 
     Args:
         passage: with the similarity of each of its sentences.
-        term_weights: terms of the question and how much each says, see `LexicalIndex.term_weights`.
+        term_weights: terms of the question and how much each says, see `LexicalQuery.term_weights`.
         weights: of the parts of a sentence's score.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +17,7 @@ from index.chunks import split
 from index.corpus import ChunkRecord, Corpus, CorpusLayout, CorpusWriter
 from index.documents import Document
 from index.embeddings import Encoder
-from index.errors import DamagedGenerationError
+from index.errors import DamagedGenerationError, GenerationError
 from index.generations import Generation, Home, sync_folder, sync_tree, utc_now
 from index.lexical import LexicalIndex
 from index.manifest import FORMAT_VERSION, MANIFEST, Manifest, SourceRecord, generation_name, record_files
@@ -114,11 +115,14 @@ class Draft:
             sources: without their counts.
 
         Raises:
-            DamagedGenerationError: what was written is not what was meant.
+            GenerationError: what was written is not what was meant.
         """
         self._progress.start("Checking", None)
         manifest = self._write_manifest(home, parent, making, sources)
-        self._check(manifest)
+        try:
+            self._check(manifest)
+        except (DamagedGenerationError, sqlite3.DatabaseError) as exc:
+            raise _failed_check(home.path, exc) from exc
         self._progress.start("Publishing", None)
         sync_tree(self._folder)
         self._folder.rename(home.generations_path / manifest.name)
@@ -176,7 +180,7 @@ class Draft:
             lexical = LexicalIndex.from_texts(texts)
         else:
             positions = np.flatnonzero(rows_in_parent >= 0)
-            lexical = self._parent.lexical.updated(rows_in_parent[positions], positions, list(texts))
+            lexical = self._parent.lexical.updated(rows_in_parent[positions], positions, texts)
         lexical.save(self._folder / "lexical")
 
     def _encode_chunks(self, corpus: Corpus, rows: NDArray[np.int64], halves: NDArray[np.float16]) -> None:
@@ -240,6 +244,13 @@ class Draft:
         _, similarities = generation.vectors.search(embedding, top_k=1)
         if similarities[0] < PROBE_SIMILARITY:
             raise DamagedGenerationError(f"chunk {chunk.row} does not find itself: {similarities[0]:.4f}")
+
+
+def _failed_check(path: Path, error: Exception) -> GenerationError:
+    return GenerationError(
+        f"What was written to {path} failed its check: {error}. Nothing was published. The disk may be full or "
+        "faulty: make room or check it, then run the command again."
+    )
 
 
 def _gather(old: NDArray[np.generic], origins: NDArray[np.int64], new: NDArray[np.generic]) -> None:

@@ -12,7 +12,7 @@ import math
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import compress, count, islice
@@ -24,6 +24,7 @@ from rapidfuzz.distance import OSA
 
 from index.errors import DamagedGenerationError
 from index.terms import STOP_WORDS, analyse_query, every_term, names
+from index.vectors import open_array
 
 # Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3:
 # the usual values, not tuned on any corpus.
@@ -65,27 +66,24 @@ class LexicalIndex:
     @classmethod
     def from_texts(cls, texts: Iterable[str]) -> LexicalIndex:
         """Index texts, which may be a generator; the first is row 0."""
-        postings, lengths = _Postings.none(), np.empty(0, np.int32)
-        for batch in _batches(texts):
-            added, added_lengths = _count(batch, np.arange(len(lengths), len(lengths) + len(batch)))
-            postings = _merge(postings, added)
-            lengths = np.concatenate([lengths, added_lengths])
+        postings, lengths = _count_in_batches(texts, taken=np.empty(0, np.int64))
         return cls._from_postings(postings, lengths)
 
-    def updated(self, kept: np.ndarray, positions: np.ndarray, added: Sequence[str]) -> LexicalIndex:
+    def updated(self, kept: np.ndarray, positions: np.ndarray, added: Iterable[str]) -> LexicalIndex:
         """Return the index of the next generation, equal to `from_texts` of its texts.
 
         Args:
             kept: int64, ascending: the rows that stay. All others are deleted, with terms only they had.
             positions: int64, ascending, as long as `kept`: the row each of them has from now on.
-            added: new texts; in their order they take the rows that `positions` leaves free.
+            added: new texts, which may be a generator; in their order they take the rows that `positions` leaves
+                free.
 
         Returns:
-            An index of len(kept) + len(added) rows. This one is left as it is.
+            An index of the kept and the added rows. This one is left as it is.
         """
-        free = np.ones(len(kept) + len(added), bool)
+        postings, added_lengths = _count_in_batches(added, taken=positions)
+        free = np.ones(len(kept) + len(added_lengths), bool)
         free[positions] = False
-        postings, added_lengths = _count(added, np.flatnonzero(free))
         lengths = np.empty(len(free), np.int32)
         lengths[positions] = self.lengths[kept]
         lengths[free] = added_lengths
@@ -104,72 +102,37 @@ class LexicalIndex:
         Raises:
             DamagedGenerationError: a file is missing, is not an array, or does not fit the others.
         """
-        index = cls(**{field.name: _open_array(folder / f"{field.name}.npy") for field in fields(cls)})
+        index = cls(**{field.name: open_array(folder / f"{field.name}.npy") for field in fields(cls)})
         index._check(folder)
         return index
 
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def query(self, text: str) -> LexicalQuery:
+        """Analyse a query for all that is asked about it.
+
+        Unknown terms are replaced by what they are likely typing errors of. Names stay as they are: one that no
+        text holds is not the one it looks like.
+        """
+        found = names(text)
+        named = {term for name in found for term in name}
+        terms = (term if term in named else self._corrected(term) for term in analyse_query(text))
+        return LexicalQuery(self, {term: self._weight(len(self.postings(term)[0])) for term in terms}, found)
+
     def search(self, query: str, *, top_k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Find the rows that match a query best.
+        """Find the rows that match a query best, see `LexicalQuery.search`."""
+        return self.query(query).search(top_k=top_k, allowed=allowed)
 
-        Args:
-            query: its terms are alternatives; a term said twice counts once.
-            top_k: rows wanted, at least 1.
-            allowed: bool, shape (n,); False keeps a row out. The scores of the others do not change.
+    def postings(self, term: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of a term and its frequencies in them; empty for an unknown term."""
+        span = self._span(term)
+        return self.rows[span], self.frequencies[span]
 
-        Returns:
-            Rows (int64) and their scores (float32), best first, equal scores by row. At most `top_k` and only
-            rows that hold a term of the query.
-        """
-        scores = self.scores(query)
-        if allowed is not None:
-            scores[~allowed] = 0
-        rows = _best(scores, top_k)
-        return rows, scores[rows]
-
-    def scores(self, query: str, rows: np.ndarray | None = None) -> np.ndarray:
-        """Score rows by BM25 for a query.
-
-        Args:
-            query: as for `search`.
-            rows: int64; None for all.
-
-        Returns:
-            float32 in [0, upper_bound(query)), one for each row; 0 where no term of the query occurs.
-        """
-        scores = np.zeros(len(self) if rows is None else len(rows), np.float32)
-        for term in self.query_terms(query):
-            found, frequencies = self._postings(term)
-            weight = self._weight(len(found))
-            if rows is None:
-                np.add.at(scores, found, weight * self._saturation(found, frequencies))
-            else:
-                held, places = _find(found, rows)
-                scores[held] += weight * self._saturation(found[places], frequencies[places])
-        return scores
-
-    def upper_bound(self, query: str) -> float:
-        """Return a score that no text could exceed, whatever its length.
-
-        A term that no row holds adds to it, too. It depends on the query and the corpus only, so that
-        `scores / upper_bound` means the same whatever is filtered or asked for.
-        """
-        return math.fsum(self.term_weights(query).values())
-
-    def term_weights(self, query: str) -> dict[str, float]:
-        """Return the distinct terms of a query with the largest score that each could add, rare ones more."""
-        return {term: self._weight(len(self._postings(term)[0])) for term in self.query_terms(query)}
-
-    def query_terms(self, query: str) -> list[str]:
-        """Return the distinct terms of a query, unknown ones replaced by what they are likely typing errors of.
-
-        Names stay as they are: one that no text holds is not the one it looks like.
-        """
-        named = {term for name in names(query) for term in name}
-        terms = (term if term in named else self._corrected(term) for term in analyse_query(query))
-        return list(dict.fromkeys(terms))
+    def saturation(self, rows: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+        """Return which share of a term's weight each row gets for holding it so often, from 0 to 1; float32."""
+        saturation: np.ndarray = frequencies / (frequencies + self._length_norms.take(rows))
+        return saturation
 
     def _corrected(self, term: str) -> str:
         """Return the known term nearest to an unknown one, by insertions, deletions, changes and swaps of letters.
@@ -200,20 +163,11 @@ class LexicalIndex:
         missing = len(self) - document_frequency
         return (K1 + 1) * math.log1p((missing + 0.5) / (document_frequency + 0.5))
 
-    def _saturation(self, rows: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-        saturation: np.ndarray = frequencies / (frequencies + self._length_norms.take(rows))
-        return saturation
-
     @cached_property
     def _length_norms(self) -> np.ndarray:
         average = max(1, self.lengths.sum()) / max(1, len(self))
         norms: np.ndarray = (K1 * (1 - B + B * self.lengths / average)).astype(np.float32)
         return norms
-
-    def _postings(self, term: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of a term and its frequencies in them; empty for an unknown term."""
-        span = self._span(term)
-        return self.rows[span], self.frequencies[span]
 
     def _span(self, term: str) -> slice:
         wanted = term.encode()
@@ -264,6 +218,67 @@ class LexicalIndex:
 
 
 @dataclass(frozen=True, eq=False)
+class LexicalQuery:
+    """A query that is analysed once, to search and to score with.
+
+    Attributes:
+        index: that is asked.
+        term_weights: its distinct terms, each with the largest score it could add, rare ones more. Terms are
+            alternatives; one that no row holds has a weight, too.
+        names: the terms of each name in it, see `index.terms.names`.
+    """
+
+    index: LexicalIndex
+    term_weights: Mapping[str, float]
+    names: Sequence[Sequence[str]]
+
+    def search(self, *, top_k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Find the rows that match best.
+
+        Args:
+            top_k: rows wanted, at least 1.
+            allowed: bool, shape (n,); False keeps a row out. The scores of the others do not change.
+
+        Returns:
+            Rows (int64) and their scores (float32), best first, equal scores by row. At most `top_k` and only
+            rows that hold a term of the query.
+        """
+        scores = self.scores()
+        if allowed is not None:
+            scores[~allowed] = 0
+        rows = _best(scores, top_k)
+        return rows, scores[rows]
+
+    def scores(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Score rows by BM25.
+
+        Args:
+            rows: int64; None for all.
+
+        Returns:
+            float32 in [0, upper_bound), one for each row; 0 where no term of the query occurs.
+        """
+        scores = np.zeros(len(self.index) if rows is None else len(rows), np.float32)
+        for term, weight in self.term_weights.items():
+            found, frequencies = self.index.postings(term)
+            if rows is None:
+                np.add.at(scores, found, weight * self.index.saturation(found, frequencies))
+            else:
+                held, places = _find(found, rows)
+                scores[held] += weight * self.index.saturation(found[places], frequencies[places])
+        return scores
+
+    @property
+    def upper_bound(self) -> float:
+        """A score that no text could exceed, whatever its length; 0 for a query without terms.
+
+        It depends on the query and the corpus only, so that `scores / upper_bound` means the same whatever is
+        filtered or asked for.
+        """
+        return math.fsum(self.term_weights.values())
+
+
+@dataclass(frozen=True, eq=False)
 class _Postings:
     """Postings on the way into an index.
 
@@ -288,19 +303,31 @@ class _Postings:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts)])
 
 
-def _open_array(path: Path) -> np.ndarray:
-    try:
-        return np.asarray(np.load(path, mmap_mode="r"))
-    except (OSError, ValueError, EOFError) as exc:
-        raise DamagedGenerationError(
-            f"{path} cannot be read as an array ({exc}). Restore the generation or build it anew."
-        ) from exc
-
-
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     remaining = iter(texts)
     while batch := list(islice(remaining, _BATCH)):
         yield batch
+
+
+def _count_in_batches(texts: Iterable[str], *, taken: np.ndarray) -> tuple[_Postings, np.ndarray]:
+    """Count the terms of texts, of which only a batch at a time is held.
+
+    Args:
+        texts: to be analysed; in their order they take the rows that are free.
+        taken: int64, ascending: the rows that are not.
+
+    Returns:
+        The postings, and the length of each text (int32).
+    """
+    postings, lengths = _Postings.none(), np.empty(0, np.int32)
+    free_before = taken - np.arange(len(taken))
+    for batch in _batches(texts):
+        numbers = np.arange(len(lengths), len(lengths) + len(batch))
+        rows = numbers + np.searchsorted(free_before, numbers, side="right")
+        added, added_lengths = _count(batch, rows)
+        postings = _merge(postings, added)
+        lengths = np.concatenate([lengths, added_lengths])
+    return postings, lengths
 
 
 def _count(texts: Sequence[str], rows: np.ndarray) -> tuple[_Postings, np.ndarray]:

@@ -17,16 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.corpus import ChunkRecord
+from index.embeddings import Embeddings
 from index.generations import Generation
-from index.terms import every_term, names
+from index.lexical import LexicalQuery
+from index.terms import every_term
+from index.vectors import Scores
 from index.weights import Evidence, ScoreWeights
 
 CANDIDATES = 100  # of each search
-SMALLEST_WINDOW = 40  # candidates looked through for duplicates, however few passages are wanted
-SHINGLE_WORDS = 3
 DUPLICATE_OVERLAP = 0.9
-
-Embeddings = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,17 @@ class Scored:
     """
 
     rows: NDArray[np.int64]
-    scores: Embeddings
-    dense: Embeddings
-    sentence: Embeddings
-    bm25: Embeddings
-    lexical: Embeddings
-    sentence_similarities: list[Embeddings]
+    scores: Scores
+    dense: Scores
+    sentence: Scores
+    bm25: Scores
+    lexical: Scores
+    sentence_similarities: list[Scores]
 
 
 def retrieve(
     generation: Generation,
-    question: str,
+    query: LexicalQuery,
     embedding: Embeddings,
     *,
     top_k: int,
@@ -84,7 +83,7 @@ def retrieve(
 
     Args:
         generation: to search.
-        question: its words.
+        query: the question's words, analysed by the keyword index of the generation.
         embedding: of the question: float32, shape (dimension,), unit length.
         top_k: passages wanted, at least 1.
         weights: of the parts of a score.
@@ -93,17 +92,17 @@ def retrieve(
     Returns:
         At most `top_k` passages, best first; equal scores in the order of the corpus.
     """
-    scored = score_candidates(generation, question, embedding, weights=weights, allowed=allowed)
+    scored = score_candidates(generation, query, embedding, weights=weights, allowed=allowed)
     if not len(scored.rows):
         return []
     groups = _without_duplicates(generation, scored.rows, top_k)
     background = float(generation.vectors.centroid @ embedding)
-    return [_passage(generation, question, scored, group, background) for group in groups]
+    return [_passage(query, scored, group, background) for group in groups]
 
 
 def score_candidates(
     generation: Generation,
-    question: str,
+    query: LexicalQuery,
     embedding: Embeddings,
     *,
     weights: ScoreWeights,
@@ -111,14 +110,14 @@ def score_candidates(
 ) -> Scored:
     """Score the chunks that either search puts among its best; arguments as for `retrieve`."""
     dense_rows, _ = generation.vectors.search(embedding, top_k=CANDIDATES, allowed=allowed)
-    lexical_rows, _ = generation.lexical.search(question, top_k=CANDIDATES, allowed=allowed)
+    lexical_rows, _ = query.search(top_k=CANDIDATES, allowed=allowed)
     rows = np.union1d(dense_rows, lexical_rows)
     if not len(rows):
         nothing = np.empty(0, np.float32)
         return Scored(rows, nothing, nothing, nothing, nothing, nothing, [])
     dense = np.clip(generation.vectors.similarities(embedding, rows), 0, 1)
-    bm25 = generation.lexical.scores(question, rows)
-    lexical = (bm25 / (generation.lexical.upper_bound(question) or 1.0)).astype(np.float32)
+    bm25 = query.scores(rows)
+    lexical = (bm25 / (query.upper_bound or 1.0)).astype(np.float32)
     similarities, bounds = generation.sentences.similarities(embedding, rows)
     sentence = np.clip(np.maximum.reduceat(similarities, bounds[:-1]), 0, 1)
     fused = weights.dense * dense + weights.sentence * sentence + weights.lexical * lexical
@@ -140,46 +139,43 @@ def _without_duplicates(
 ) -> list[list[tuple[int, ChunkRecord]]]:
     """Group candidates that say the same.
 
+    All candidates are looked through, so that a group does not depend on `top_k`.
+
     Returns:
         Up to `top_k` groups of candidates with their place in `rows`, each group led by its best.
     """
     groups: list[list[tuple[int, ChunkRecord]]] = []
     shingles: list[frozenset[tuple[str, ...]]] = []
-    window = max(SMALLEST_WINDOW, 4 * top_k)
-    for first in range(0, len(rows), window):
-        for place, chunk in enumerate(generation.corpus.chunks(rows[first : first + window].tolist()), first):
-            own = _shingles(chunk.text)
-            twin = next((group for group, other in enumerate(shingles) if _overlap(own, other)), None)
-            if twin is not None:
-                groups[twin].append((place, chunk))
-            elif len(groups) < top_k:
-                groups.append([(place, chunk)])
-                shingles.append(own)
-        if len(groups) == top_k:
-            break
+    for place, chunk in enumerate(generation.corpus.chunks(rows.tolist())):
+        own = _shingles(chunk.text)
+        twin = next((group for group, other in enumerate(shingles) if _overlap(own, other)), None)
+        if twin is not None:
+            groups[twin].append((place, chunk))
+        elif len(groups) < top_k:
+            groups.append([(place, chunk)])
+            shingles.append(own)
     return groups
 
 
 def _shingles(text: str) -> frozenset[tuple[str, ...]]:
     """Return every run of three words, folded (Broder 1997, "On the resemblance and containment of documents")."""
     words = text.casefold().split()
-    return frozenset(tuple(words[first : first + SHINGLE_WORDS]) for first in range(max(1, len(words) - 2)))
+    return frozenset(zip(words, words[1:], words[2:], strict=False)) or frozenset([tuple(words)])
 
 
 def _overlap(one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> bool:
-    return len(one & other) >= DUPLICATE_OVERLAP * len(one | other)
+    smaller, larger = sorted((len(one), len(other)))
+    if smaller < DUPLICATE_OVERLAP * larger:  # most pairs; counting what they share takes far longer
+        return False
+    shared = len(one & other)
+    return shared >= DUPLICATE_OVERLAP * (smaller + larger - shared)
 
 
 def _passage(
-    generation: Generation,
-    question: str,
-    scored: Scored,
-    group: Sequence[tuple[int, ChunkRecord]],
-    background: float,
+    query: LexicalQuery, scored: Scored, group: Sequence[tuple[int, ChunkRecord]], background: float
 ) -> Passage:
     place, chunk = group[0]
     terms = set(every_term(chunk.embedded_text))
-    named = names(question)
     return Passage(
         chunk=chunk,
         score=float(scored.scores[place]),
@@ -187,8 +183,8 @@ def _passage(
             dense=float(scored.dense[place]),
             sentence=float(scored.sentence[place]),
             lexical=float(scored.lexical[place]),
-            coverage=coverage(terms, generation.lexical.term_weights(question)),
-            names=sum(not terms.isdisjoint(name) for name in named) / len(named) if named else 1.0,
+            coverage=coverage(terms, query.term_weights),
+            names=sum(not terms.isdisjoint(name) for name in query.names) / len(query.names) if query.names else 1.0,
             background=background,
         ),
         bm25=float(scored.bm25[place]),
@@ -202,7 +198,7 @@ def coverage(terms: Set[str], term_weights: Mapping[str, float]) -> float:
 
     Args:
         terms: of a text.
-        term_weights: of the question, see `LexicalIndex.term_weights`.
+        term_weights: of the question, see `LexicalQuery.term_weights`.
     """
     total = math.fsum(term_weights.values())
     return math.fsum(term_weights[term] for term in term_weights.keys() & terms) / total if total else 0.0

@@ -18,6 +18,7 @@ from index.evaluation import CorpusEntry, Dataset, Run
 from index.generations import Generation, Home
 from index.retrieval import score_candidates
 from index.sources import Rejected, Unchanged
+from index.vectors import Scores
 from index.weights import Weights, default_weights
 
 QUERIES_AT_ONCE = 256
@@ -107,13 +108,13 @@ class _Ranker:
         self._top_k = top_k
         self._doc_ids = [record.doc_id for record in generation.document_records]
         self._first_rows = np.array([record.first_row for record in generation.document_records], dtype=np.int64)
-        self.ways: dict[str, Callable[[str, Embeddings], tuple[NDArray[np.int64], Embeddings]]] = {
+        self.ways: dict[str, Callable[[str, Embeddings], tuple[NDArray[np.int64], Scores]]] = {
             "dense": self._dense,
             "bm25": self._bm25,
             "whence": self._whence,
         }
 
-    def documents(self, rows: NDArray[np.int64], scores: Embeddings) -> dict[str, float]:
+    def documents(self, rows: NDArray[np.int64], scores: Scores) -> dict[str, float]:
         """Turn chunks, best first, into the scores of their documents."""
         ranking: dict[str, float] = {}
         places = np.searchsorted(self._first_rows, rows, side="right") - 1
@@ -123,14 +124,15 @@ class _Ranker:
                 break
         return ranking
 
-    def _dense(self, query: str, embedding: Embeddings) -> tuple[NDArray[np.int64], Embeddings]:
+    def _dense(self, query: str, embedding: Embeddings) -> tuple[NDArray[np.int64], Scores]:
         return self._generation.vectors.search(embedding, top_k=2 * self._top_k)
 
-    def _bm25(self, query: str, embedding: Embeddings) -> tuple[NDArray[np.int64], Embeddings]:
+    def _bm25(self, query: str, embedding: Embeddings) -> tuple[NDArray[np.int64], Scores]:
         return self._generation.lexical.search(query, top_k=2 * self._top_k)
 
-    def _whence(self, query: str, embedding: Embeddings) -> tuple[NDArray[np.int64], Embeddings]:
-        scored = score_candidates(self._generation, query, embedding, weights=self._weights.score)
+    def _whence(self, query: str, embedding: Embeddings) -> tuple[NDArray[np.int64], Scores]:
+        words = self._generation.lexical.query(query)
+        scored = score_candidates(self._generation, words, embedding, weights=self._weights.score)
         return scored.rows, scored.scores
 
 

@@ -16,9 +16,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, QuestionError
 
-Embeddings = NDArray[np.float32]
+Scores = NDArray[np.float32]  # of rows: a score or a similarity for each
 
 _COPY_ROWS = 65_536  # rows moved at a time, so that memory does not grow with the corpus
 
@@ -88,7 +89,7 @@ class ChunkVectors:
 
     def search(
         self, embedding: Embeddings, *, top_k: int, allowed: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.int64], Embeddings]:
+    ) -> tuple[NDArray[np.int64], Scores]:
         """Find the nearest chunks of one query, exactly.
 
         Args:
@@ -115,13 +116,13 @@ class ChunkVectors:
         order = np.lexsort((rows, -similarities))[:top_k]
         return rows[order], similarities[order]
 
-    def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> Embeddings:
+    def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> Scores:
         """Compute the cosine similarity of one query to given rows: float32, shape (len(rows),)."""
         return _products(self._halves[rows].astype(np.float32), embedding)
 
     def _nearest(
         self, embedding: Embeddings, top_k: int, available: int, parameters: faiss.SearchParameters | None
-    ) -> tuple[NDArray[np.int64], Embeddings]:
+    ) -> tuple[NDArray[np.int64], Scores]:
         """Find at least the `top_k` nearest rows, and every row that is as similar as the last of them.
 
         Of equally similar rows FAISS keeps any, so it is asked for more until a less similar one comes too.
@@ -181,7 +182,7 @@ class SentenceVectors:
         """The rows as kept: int8, shape (sentences, dimension)."""
         return self._quantised
 
-    def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> tuple[Embeddings, NDArray[np.int64]]:
+    def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> tuple[Scores, NDArray[np.int64]]:
         """Compare one query with every sentence of some chunks.
 
         Args:
@@ -200,12 +201,12 @@ class SentenceVectors:
         return _products(vectors, embedding) / np.maximum(lengths, 1e-12), bounds
 
 
-def _products(vectors: Embeddings, embedding: Embeddings) -> Embeddings:
+def _products(vectors: Embeddings, embedding: Embeddings) -> Scores:
     """Multiply each row with one embedding, to the same bits whatever the other rows are.
 
     The matrix product of BLAS adds up in another order for the last rows than for those before.
     """
-    products: Embeddings = np.einsum("ij,j->i", vectors, embedding)
+    products: Scores = np.einsum("ij,j->i", vectors, embedding)
     return products
 
 
@@ -234,7 +235,8 @@ def open_array(path: Path) -> Any:
         DamagedGenerationError: it is missing or not an array.
     """
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        # A plain array: each slice of an np.memmap costs several times as much.
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as exc:
         raise DamagedGenerationError(f"{path.name} is not a readable array") from exc
 

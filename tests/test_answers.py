@@ -265,7 +265,7 @@ def test_the_bounds_themselves_are_allowed(handbook: Generation, encoder: Encode
 def three_sentences(handbook: Generation, encoder: Encoder) -> Passage:
     """A passage of three sentences."""
     (embedding,) = encoder.encode_queries([RED])
-    passages = retrieve(handbook, RED, embedding, top_k=100, weights=default_weights().score)
+    passages = retrieve(handbook, handbook.lexical.query(RED), embedding, top_k=100, weights=default_weights().score)
     return next(passage for passage in passages if len(passage.chunk.sentences) == 3)
 
 
@@ -299,7 +299,7 @@ def test_of_equally_near_sentences_the_one_with_the_words_of_the_question_is_bes
     weights = AnswerWeights(similarity=0.5, coverage=0.5, near_best=0.9)
     for sentence, text in zip(passage.chunk.sentences, passage.chunk.sentence_texts, strict=True):
         # The last word of each sentence is in no other one.
-        terms = handbook.lexical.term_weights(text.rstrip(".。").split()[-1])
+        terms = handbook.lexical.query(text.rstrip(".。").split()[-1]).term_weights
         assert best_sentences(passage, terms, weights) == sentence
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -33,6 +34,10 @@ words = st.sampled_from(
 texts_strategy = st.lists(st.lists(words, max_size=8).map(" ".join), max_size=12)
 
 
+class Text(str):
+    """A text of which one can tell whether it is still held."""
+
+
 def reference_scores(texts: Sequence[str], query: str) -> list[float]:
     """BM25 as the formula is written, one text at a time."""
     counted = [Counter(every_term(text)) for text in texts]
@@ -57,7 +62,7 @@ def assert_identical(one: LexicalIndex, other: LexicalIndex) -> None:
 
 def test_scores_follow_the_formula() -> None:
     query = "How much memory did Pingora save?"
-    scores = LexicalIndex.from_texts(TEXTS).scores(query)
+    scores = LexicalIndex.from_texts(TEXTS).query(query).scores()
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, reference_scores(TEXTS, query), rtol=1e-6)
 
@@ -65,7 +70,7 @@ def test_scores_follow_the_formula() -> None:
 def test_a_score_computed_by_hand() -> None:
     index = LexicalIndex.from_texts(["red fox", "red", "blue whale sings"])
     # "fox" is in 1 of 3 texts, whose length of 2 is the average: ln(1 + 2.5 / 1.5) * 2.2 / (1 + 1.2).
-    np.testing.assert_allclose(index.scores("fox"), [math.log(8 / 3), 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(index.query("fox").scores(), [math.log(8 / 3), 0, 0], rtol=1e-6)
 
 
 def test_the_best_rows_come_first_and_only_rows_that_match() -> None:
@@ -92,7 +97,7 @@ def test_many_rows_are_ranked_as_by_sorting_all_scores() -> None:
         " ".join(random.choice(["cat", "dog", "cow", "hen", "pig"], size=random.integers(12))) for _ in range(2_000)
     ]
     index = LexicalIndex.from_texts(texts)
-    scores = index.scores("cat dog")
+    scores = index.query("cat dog").scores()
     expected = np.argsort(-scores, kind="stable")[:20]
     assert index.search("cat dog", top_k=20)[0].tolist() == expected.tolist()
 
@@ -102,19 +107,19 @@ def test_a_mask_keeps_rows_out_without_changing_scores() -> None:
     allowed = np.array([True, False, True, True, True, True])
     rows, scores = index.search("memory", top_k=5, allowed=allowed)
     assert rows.tolist() == [0]
-    assert scores[0] == index.scores("memory")[0]
+    assert scores[0] == index.query("memory").scores()[0]
 
 
 def test_chosen_rows_are_scored_as_all_rows_are() -> None:
     index = LexicalIndex.from_texts(TEXTS)
     rows = np.array([5, 1, 1, 4])
     query = "memory leaks of the cat, and unicorns"
-    assert index.scores(query, rows).tolist() == index.scores(query)[rows].tolist()
+    assert index.query(query).scores(rows).tolist() == index.query(query).scores()[rows].tolist()
 
 
 def test_a_word_repeated_in_the_query_counts_once() -> None:
     index = LexicalIndex.from_texts(TEXTS)
-    assert index.scores("memory memory").tolist() == index.scores("memory").tolist()
+    assert index.query("memory memory").scores().tolist() == index.query("memory").scores().tolist()
 
 
 def test_a_query_of_stop_words_finds_them() -> None:
@@ -144,31 +149,42 @@ def test_the_upper_bound_holds_and_counts_unknown_terms() -> None:
     index = LexicalIndex.from_texts(TEXTS)
     known = 2.2 * math.log(1 + 4.5 / 2.5)
     unknown = 2.2 * math.log(1 + 6.5 / 0.5)
-    assert index.upper_bound("memory") == pytest.approx(known)
-    assert index.upper_bound("memory unicorn") == pytest.approx(known + unknown)
-    assert index.term_weights("memory unicorn") == pytest.approx({"memori": known, "unicorn": unknown})
-    assert index.upper_bound("") == 0
-    assert LexicalIndex.from_texts([*TEXTS, "memory " * 10_000]).scores("memory").max() < known
+    assert index.query("memory").upper_bound == pytest.approx(known)
+    assert index.query("memory unicorn").upper_bound == pytest.approx(known + unknown)
+    assert index.query("memory unicorn").term_weights == pytest.approx({"memori": known, "unicorn": unknown})
+    assert index.query("").upper_bound == 0
+    assert LexicalIndex.from_texts([*TEXTS, "memory " * 10_000]).query("memory").scores().max() < known
+
+
+def test_a_query_is_analysed_once_for_all_that_is_asked_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = LexicalIndex.from_texts(TEXTS).query("Does Pingora leak memmory?")
+    monkeypatch.delattr(lexical, "analyse_query")
+    monkeypatch.delattr(lexical, "names")
+    rows, scores = query.search(top_k=5)
+    assert query.scores(rows).tolist() == scores.tolist()
+    assert list(query.term_weights) == ["pingora", "leak", "memori"]
+    assert query.names == [["pingora"]]
+    assert query.upper_bound == math.fsum(query.term_weights.values()) > scores.max()
 
 
 def test_an_unknown_word_is_read_as_the_known_one_it_is_likely_a_typing_error_of() -> None:
     index = LexicalIndex.from_texts(
         ["a webassembly worker", "support for proxies", "the proxy disappeared", "supposed"]
     )
-    assert index.query_terms("webasembly suport dissapeared") == ["webassembl", "support", "disappear"]
+    assert list(index.query("webasembly suport dissapeared").term_weights) == ["webassembl", "support", "disappear"]
     assert index.search("dissapeared", top_k=5)[0].tolist() == [2]
-    assert index.upper_bound("webasembly") == index.upper_bound("webassembly")
+    assert index.query("webasembly").upper_bound == index.query("webassembly").upper_bound
 
 
 def test_the_most_frequent_of_equally_near_words_is_taken() -> None:
-    assert LexicalIndex.from_texts(["garden", "gordon", "gordon"]).query_terms("gorden") == ["gordon"]
-    assert LexicalIndex.from_texts(["garden", "garden", "gordon"]).query_terms("gorden") == ["garden"]
+    assert list(LexicalIndex.from_texts(["garden", "gordon", "gordon"]).query("gorden").term_weights) == ["gordon"]
+    assert list(LexicalIndex.from_texts(["garden", "garden", "gordon"]).query("gorden").term_weights) == ["garden"]
 
 
 @pytest.mark.parametrize("query", ["Suport", "swift", "suport7", "upport", "東京都庁舎前駅"])
 def test_short_words_names_numbers_and_other_first_letters_are_not_corrected(query: str) -> None:
     index = LexicalIndex.from_texts(["support shift 東京都庁舎前町"])
-    assert index.query_terms(f"get {query}") == ["get", *analyse_query(query)]
+    assert list(index.query(f"get {query}").term_weights) == ["get", *analyse_query(query)]
 
 
 def test_a_frequency_above_255_is_held_as_255() -> None:
@@ -180,7 +196,7 @@ def test_a_saved_index_gives_the_same_scores_after_loading(tmp_path: Path) -> No
     index.save(tmp_path / "lexical")
     loaded = LexicalIndex.load(tmp_path / "lexical")
     assert_identical(index, loaded)
-    assert loaded.scores("memory leaks").tolist() == index.scores("memory leaks").tolist()
+    assert loaded.query("memory leaks").scores().tolist() == index.query("memory leaks").scores().tolist()
 
 
 def test_an_empty_index_can_be_saved_and_loaded(tmp_path: Path) -> None:
@@ -231,13 +247,35 @@ def test_an_updated_index_is_the_index_of_its_texts(data: st.DataObject, before:
 @given(texts=texts_strategy.filter(bool), query=st.lists(words, max_size=5).map(" ".join))
 def test_any_scores_follow_the_formula(texts: list[str], query: str) -> None:
     index = LexicalIndex.from_texts(texts)
-    np.testing.assert_allclose(index.scores(query), reference_scores(texts, query), rtol=1e-5)
+    np.testing.assert_allclose(index.query(query).scores(), reference_scores(texts, query), rtol=1e-5)
 
 
 def test_the_size_of_batches_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = LexicalIndex.from_texts(TEXTS)
     monkeypatch.setattr(lexical, "_BATCH", 2)
     assert_identical(LexicalIndex.from_texts(iter(TEXTS)), whole)
+    kept = LexicalIndex.from_texts([TEXTS[1], TEXTS[4]])
+    assert_identical(kept.updated(np.arange(2), np.array([1, 4]), (TEXTS[row] for row in (0, 2, 3, 5))), whole)
+
+
+def test_only_one_batch_of_texts_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lexical, "_BATCH", 3)
+    held: weakref.WeakSet[Text] = weakref.WeakSet()
+    most = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal most
+        for number in range(30):
+            text = Text(f"text {number}")
+            held.add(text)
+            yield text
+            del text
+            most = max(most, len(held))
+
+    index = LexicalIndex.from_texts(texts())
+    index.updated(np.arange(30), np.arange(30), texts())
+    # The batch before is let go when the next one is whole.
+    assert most <= 2 * 3
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(LexicalIndex)])

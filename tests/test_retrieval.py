@@ -43,7 +43,9 @@ def found(
     weights: ScoreWeights = WEIGHTS,
 ) -> list[Passage]:
     embedding = embedded(encoder, question)
-    return retrieve(generation, question, embedding, top_k=top_k, weights=weights, allowed=allowed)
+    return retrieve(
+        generation, generation.lexical.query(question), embedding, top_k=top_k, weights=weights, allowed=allowed
+    )
 
 
 def scores_by_row(passages: list[Passage]) -> dict[int, tuple[object, ...]]:
@@ -62,6 +64,7 @@ def test_the_passage_that_answers_comes_first(handbook: Generation, encoder: Enc
 
 def test_a_score_is_the_weighted_sum_of_its_parts(handbook: Generation, encoder: Encoder) -> None:
     embedding = embedded(encoder, RESETTING)
+    query = handbook.lexical.query(RESETTING)
     for passage in found(handbook, encoder, RESETTING, top_k=100):
         row = passage.chunk.row
         sentences = encoder.encode_documents(passage.chunk.sentence_texts) @ embedding
@@ -69,8 +72,8 @@ def test_a_score_is_the_weighted_sum_of_its_parts(handbook: Generation, encoder:
         np.testing.assert_allclose(passage.evidence.dense, max(0, whole), atol=0.002)
         np.testing.assert_allclose(passage.sentence_similarities, sentences, atol=0.01)
         np.testing.assert_allclose(passage.evidence.sentence, max(0, *sentences, 0), atol=0.01)
-        assert passage.bm25 == handbook.lexical.scores(RESETTING, np.array([row]))[0]
-        assert passage.evidence.lexical == pytest.approx(passage.bm25 / handbook.lexical.upper_bound(RESETTING))
+        assert passage.bm25 == query.scores(np.array([row]))[0]
+        assert passage.evidence.lexical == pytest.approx(passage.bm25 / query.upper_bound)
         parts = passage.evidence
         fused = 0.4 * parts.dense + 0.35 * parts.sentence + 0.25 * parts.lexical
         assert passage.score == pytest.approx(fused * (0.5 if passage.chunk.is_furniture else 1))
@@ -80,7 +83,7 @@ def test_a_score_is_the_weighted_sum_of_its_parts(handbook: Generation, encoder:
 def test_coverage_is_the_share_of_the_words_that_a_passage_holds(
     handbook: Generation, encoder: Encoder, question: str
 ) -> None:
-    weights = handbook.lexical.term_weights(question)
+    weights = handbook.lexical.query(question).term_weights
     for passage in found(handbook, encoder, question, top_k=100):
         held = set(every_term(passage.chunk.embedded_text))
         share = sum(weight for term, weight in weights.items() if term in held) / sum(weights.values())
@@ -112,11 +115,12 @@ def test_scores_do_not_depend_on_how_many_are_wanted(
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_scores_do_not_depend_on_what_is_allowed(handbook: Generation, encoder: Encoder, question: str) -> None:
     embedding = embedded(encoder, question)
-    everything = scores_by_row(retrieve(handbook, question, embedding, top_k=100, weights=WEIGHTS))
+    query = handbook.lexical.query(question)
+    everything = scores_by_row(retrieve(handbook, query, embedding, top_k=100, weights=WEIGHTS))
     for kept in itertools.combinations(everything, 3):
         allowed = np.zeros(handbook.manifest.chunks, dtype=np.bool_)
         allowed[list(kept)] = True
-        passages = retrieve(handbook, question, embedding, top_k=100, weights=WEIGHTS, allowed=allowed)
+        passages = retrieve(handbook, query, embedding, top_k=100, weights=WEIGHTS, allowed=allowed)
         some = scores_by_row(passages)
         assert some.keys() == set(kept)
         # Exactly: not one bit of a float differs.
@@ -173,6 +177,26 @@ def test_duplicates_do_not_use_up_the_passages_wanted(encoder: Encoder, home: Ho
     generation.close()
 
 
+def test_what_says_the_same_does_not_depend_on_how_many_are_wanted(encoder: Encoder, home: Home) -> None:
+    # By its title the last copy is far from the question, and many passages come between.
+    texts = {f"copy{number}.md": f"# Reset\n\n{RESET}" for number in range(3)}
+    texts |= {f"room{number:02}.md": f"The router in room {number} restarts at night." for number in range(60)}
+    texts["late.md"] = f"# {'Plum cake with cinnamon and cream for eight people. ' * 8}\n\n{RESET}"
+    sync(home, [MemorySource(texts)], encoder)
+    generation = home.open_current()
+    by_meaning = ScoreWeights(dense=1, sentence=0, lexical=0, furniture=1)
+    query = generation.lexical.query(RESETTING)
+    ranked = score_candidates(generation, query, embedded(encoder, RESETTING), weights=by_meaning).rows.tolist()
+    doc_ids = [chunk.document.doc_id for chunk in generation.corpus.chunks(ranked)]
+    assert doc_ids.index("late.md") > 45
+    everything = found(generation, encoder, RESETTING, top_k=100, weights=by_meaning)
+    assert [chunk.document.doc_id for chunk in everything[0].also_in] == ["copy1.md", "copy2.md", "late.md"]
+    for top_k in (1, 5, 12, 60):
+        few = found(generation, encoder, RESETTING, top_k=top_k, weights=by_meaning)
+        assert few == everything[:top_k]
+    generation.close()
+
+
 def test_page_furniture_comes_after_content_that_says_the_same(handbook: Generation, encoder: Encoder) -> None:
     question = "Empty the crumb tray of the toaster weekly"
     content, furniture = found(handbook, encoder, question)[:2]
@@ -197,7 +221,9 @@ def test_candidates_come_from_both_searches(encoder: Encoder, home: Home) -> Non
     sync(home, [MemorySource(texts)], encoder)
     generation = home.open_current()
     question = "zwetschgen"
-    scored = score_candidates(generation, question, embedded(encoder, question), weights=WEIGHTS)
+    scored = score_candidates(
+        generation, generation.lexical.query(question), embedded(encoder, question), weights=WEIGHTS
+    )
     assert CANDIDATES <= len(scored.rows) <= CANDIDATES + 1
     assert generation.corpus.chunks([int(scored.rows[0])])[0].document.doc_id == "word.md"
     assert np.count_nonzero(scored.bm25) == 1

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, QuestionError
-from index.vectors import ChunkVectors, Embeddings, SentenceVectors, quantise, slices
+from index.vectors import ChunkVectors, SentenceVectors, open_array, quantise, slices
 
 
 def unit_rows(count: int, dimension: int, *, seed: int = 0) -> Embeddings:
@@ -164,6 +165,15 @@ def test_sentences_of_chunks_come_one_chunk_after_another() -> None:
     similarities, bounds = sentences.similarities(np.arange(8, dtype=np.float32), np.array([2, 0]))
     assert bounds.tolist() == [0, 3, 5]
     assert similarities.tolist() == [3.0, 4.0, 5.0, 0.0, 1.0]
+
+
+def test_an_array_is_opened_memory_mapped_and_cannot_be_written(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.arange(3))
+    array = open_array(tmp_path / "rows.npy")
+    assert type(array) is np.ndarray
+    assert isinstance(array.base, np.memmap)
+    assert not array.flags.writeable
+    assert array.tolist() == [0, 1, 2]
 
 
 def test_slices_cover_every_row_once() -> None:
