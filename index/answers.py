@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from index.citations import Citation, cite
-from index.documents import Span
+from index.documents import HALF_SURROGATE, Span
 from index.embeddings import Embeddings, Encoder
 from index.errors import ModelError, QuestionError
 from index.filters import Filters, allowed_rows
@@ -53,7 +53,7 @@ class Question:
                 f"The question has {len(self.text):,} characters; at most {MAX_QUESTION_CHARS:,} can be asked. "
                 "Shorten it to what you want to know."
             )
-        if any("\ud800" <= character <= "\udfff" for character in self.text):
+        if HALF_SURROGATE.search(self.text):
             raise QuestionError("The question is not valid Unicode: it has half a character. Send it as UTF-8.")
         if not analyse_query(self.text):
             raise QuestionError(f"The question {self.text.strip()[:40]!r} has no word in it. Ask in words.")

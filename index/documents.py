@@ -7,6 +7,7 @@ content with an identity. All offsets are code points of the canonical text, so 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,9 @@ from enum import Enum
 
 MetadataValue = str | int | float | bool | list[str] | list[int] | list[float]
 Span = tuple[int, int]
+
+# Half of a surrogate pair: escapes and damaged encodings can make one, but it is no text and has no place in UTF-8.
+HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BlockKind(Enum):

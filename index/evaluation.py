@@ -21,6 +21,7 @@ from typing import Any
 import ir_measures
 import numpy as np
 
+from index.documents import HALF_SURROGATE
 from index.errors import EvaluationError
 
 Qrels = dict[str, dict[str, int]]
@@ -258,13 +259,9 @@ def _parse_entry(place: str, line: str) -> dict[str, Any]:
         raise EvaluationError(f"{place}: not JSON ({exc}).") from exc
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("_id", "text")):
         raise EvaluationError(f'{place}: expected an object with "_id" and "text", both strings.')
-    if any(_has_half_surrogate(value) for value in entry.values()):
+    if any(isinstance(value, str) and HALF_SURROGATE.search(value) for value in entry.values()):
         raise EvaluationError(f"{place}: half of a surrogate pair, which is no text. Write the file as UTF-8.")
     return entry
-
-
-def _has_half_surrogate(value: object) -> bool:
-    return isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _parse_score(place: str, text: str) -> float:

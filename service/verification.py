@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from index.citations import SavedCitation, Verification, verify
+from index.documents import HALF_SURROGATE
 from index.errors import CitationError
 from index.generations import Home
 from index.present import PresentDocuments
@@ -99,7 +100,7 @@ def _saved(value: dict[str, Any]) -> SavedCitation:
 
 def _is_text(value: Any) -> bool:
     # JSON can spell half a character, which is in no document and cannot be printed.
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    return isinstance(value, str) and not HALF_SURROGATE.search(value)
 
 
 def _is_offset(value: Any) -> bool:

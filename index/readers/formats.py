@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import PurePath
 from typing import cast
 
-from index.documents import Block, BlockKind, Content, MetadataValue
+from index.documents import HALF_SURROGATE, Block, BlockKind, Content, MetadataValue
 from index.errors import DocumentError
 from index.readers.limits import Limits
 
@@ -131,7 +131,6 @@ _MAIL_ONLY = re.compile(
     r"^(?:Received|Return-Path|Message-ID|MIME-Version|Delivered-To):", re.IGNORECASE | re.MULTILINE
 )
 _NOTEBOOK_KEYS = (re.compile(rb'"nbformat"\s*:\s*\d'), re.compile(rb'"(?:cells|worksheets)"\s*:\s*\['))
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def detect(data: bytes, name: str) -> Format:
@@ -184,7 +183,7 @@ def read(data: bytes, name: str, limits: Limits) -> tuple[Format, Content]:
 
 def encodable(content: Content) -> Content:
     """Replace halves of surrogate pairs, which have no place in UTF-8, one for one."""
-    if not any(map(_SURROGATE.search, _strings(content))):
+    if not any(map(HALF_SURROGATE.search, _strings(content))):
         return content
     return replace(
         content,
@@ -202,7 +201,7 @@ def check_content(content: Content) -> None:
         AssertionError: a block, part or title does not hold what `Block` and `Content` say.
     """
     text = content.text
-    _require(not _SURROGATE.search(text), "the text cannot be encoded", content.title)
+    _require(not HALF_SURROGATE.search(text), "the text cannot be encoded", content.title)
     _require(content.title is None or content.title.strip() != "", "the title is empty", content.title)
     for before, after in pairwise(content.blocks):
         _require(before.end <= after.start, "blocks overlap or are not in order", (before, after))
@@ -315,4 +314,4 @@ def _whole_value(value: MetadataValue) -> MetadataValue:
 
 
 def _whole(text: str) -> str:
-    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from charset_normalizer import from_bytes
 
-from index.documents import BlockKind, Content
+from index.documents import HALF_SURROGATE, BlockKind, Content
 from index.errors import DocumentError
 from index.readers.blocks import Blocks, Lines
 from index.readers.front_matter import front_matter, front_title
@@ -36,7 +36,6 @@ _LINE_BREAKS = re.compile("\r\n?")
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x84\x86-\x9f]")
 _MAX_CONTROL_SHARE = 0.02
 _MEANINGLESS = re.compile("\x1b\\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def decode(data: bytes) -> str:
@@ -71,7 +70,7 @@ def canonical_text(data: bytes, limits: Limits) -> str:
 def clean(text: str) -> str:
     """Free extracted text of what no document means: colours of a terminal, controls, half surrogate pairs."""
     text = _MEANINGLESS.sub("", _LINE_BREAKS.sub("\n", text))
-    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return HALF_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def read_text(data: bytes, limits: Limits) -> Content:
