@@ -17,7 +17,7 @@ from index.embeddings import Encoder
 from index.errors import DamagedGenerationError, NoGenerationError, SourceError
 from index.generations import KEEP_GENERATIONS, Generation, Home, write_error
 from index.manifest import Manifest, SourceRecord
-from index.sources import Rejected, Source, Unchanged
+from index.sources import Rejected, Unchanged
 from index.terms import ANALYSIS_VERSION
 
 logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ class _Sync:
         staying = self._staying(sources, remove)
         if self._reusable is None:
             # Nothing can be taken over, so the sources that stay have to be read, too.
-            sources = [*sources, *(Source(Path(each.path), each.prefix, each.is_bundled) for each in staying)]
+            sources = [*sources, *(record.source() for record in staying)]
         else:
             self._keep_documents_of(staying, self._reusable)
         for source in sources:

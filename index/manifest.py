@@ -14,6 +14,7 @@ from typing import Any
 from index.embeddings import ModelIdentity
 from index.errors import DamagedGenerationError, GenerationError
 from index.models import sha256_of
+from index.sources import Source
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -43,6 +44,10 @@ class SourceRecord:
     prefix: str = ""
     documents: int = 0
     is_bundled: bool = False
+
+    def source(self) -> Source:
+        """Return the source itself, to read from."""
+        return Source(Path(self.path), prefix=self.prefix, is_bundled=self.is_bundled)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from index.errors import CitationError, DocumentError, SourceError
 from index.generations import Generation
 from index.manifest import SourceRecord
 from index.readers.worker import ReaderProcess
-from index.sources import Source, list_documents
+from index.sources import list_documents
 
 
 class PresentDocuments:
@@ -66,7 +66,7 @@ class PresentDocuments:
         """Return the ids that a sync would find, so that what it leaves out cannot be asked after."""
         if source.path not in self._lists:
             try:
-                doc_ids = list_documents(Source(Path(source.path), prefix=source.prefix))
+                doc_ids = list_documents(source.source())
             except SourceError:
                 doc_ids = []
             self._lists[source.path] = frozenset(doc_ids)

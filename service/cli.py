@@ -324,11 +324,13 @@ def _settings(**given: Any) -> Settings:
 @contextmanager
 def _open_index(settings: Settings) -> Iterator[tuple[Generation, Encoder]]:
     store = Home(settings.home)
-    if store.published_name() is None and not store.manifests():
+    try:
+        generation = store.open_current()
+    except NoGenerationError:
         message = f"No index in {settings.home} yet: building one from the bundled documents."
         errors.print(Text(visible(message)))
         show_report(errors, _sync(store, [Source(seeds_folder(), is_bundled=True)], settings))
-    generation = store.open_current()
+        generation = store.open_current()
     try:
         yield generation, _load_encoder(settings, settings.model or generation.manifest.model.name)
     finally:
@@ -392,10 +394,7 @@ def _published_manifest(store: Home) -> Manifest | None:
 
 def _known_sources(store: Home) -> list[Source]:
     manifest = _published_manifest(store)
-    return [
-        Source(Path(source.path), prefix=source.prefix, is_bundled=source.is_bundled)
-        for source in (manifest.sources if manifest else ())
-    ]
+    return [record.source() for record in (manifest.sources if manifest else ())]
 
 
 def _source(path: Path, prefix: str | None, known: list[Source]) -> Source:
