@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import sqlite3
 import tempfile
@@ -21,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from itertools import cycle, islice
@@ -30,6 +28,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import tantivy
+from machine import machine
 
 from index.evaluation import Run, evaluate, read_dataset
 from index.lexical import LexicalIndex
@@ -397,13 +396,6 @@ def _ndcg(engine: Engine, dataset_folder: Path, index_folder: Path) -> float:
         for query_id, query in dataset.queries.items()
     }
     return evaluate(dataset.qrels, run)["ndcg@10"].mean
-
-
-def machine() -> str:
-    """Say on what kind of machine and when this runs."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
 
 
 def main() -> None:

@@ -10,18 +10,16 @@ each text: what is timed is everything but the model, which is loaded in a runni
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 from tokenizers import Tokenizer
 
 from index.build import BuildSettings, sync
@@ -175,13 +173,6 @@ def table(figures: Figures) -> Iterator[str]:
         yield f"| {stage} | {' | '.join(f'{median:.2f}' for median in medians)} |"
     slowest = [max(seconds["in all"] for seconds in rounds) for rounds in operations]
     yield f"| slowest of all rounds | {' | '.join(f'{seconds:.2f}' for seconds in slowest)} |"
-
-
-def machine() -> str:
-    """Say on what kind of machine and when this runs."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}"
 
 
 def report(chunks: int) -> Iterator[str]:

@@ -15,7 +15,7 @@ from index.citations import Citation, cite
 from index.documents import HALF_SURROGATE, Span
 from index.embeddings import Embeddings, Encoder
 from index.errors import ModelError, QuestionError
-from index.filters import Filters, allowed_rows
+from index.filters import Filters, allowed_rows, check_filters
 from index.generations import Generation
 from index.retrieval import Passage, coverage, retrieve
 from index.terms import analyse_query, every_term
@@ -61,6 +61,7 @@ class Question:
             raise QuestionError(f"top_k is {self.top_k}. Ask for 1 to {MAX_TOP_K} passages.")
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
             raise QuestionError(f"min_confidence is {self.min_confidence}. Give a number from 0 to 1.")
+        check_filters(self.filters or {})
 
 
 @dataclass(frozen=True)
@@ -139,15 +140,17 @@ def answer_questions(
 
     Raises:
         ModelError: the generation was built with another model.
-        QuestionError: a filter is malformed.
     """
     check_model(generation, encoder)
     weights = weights or default_weights()
     started = time.perf_counter()
     embeddings = encoder.encode_queries([question.text for question in questions])
     encoding_ms = 1000 * (time.perf_counter() - started)
+    # The questions of a batch mostly share one object of filters, which looks at every document.
+    filters = {id(question.filters): question.filters for question in questions}
+    allowed = {key: _allowed(generation, each) for key, each in filters.items()}
     return [
-        _answer(generation, question, embedding, weights, encoding_ms / len(questions))
+        _answer(generation, question, embedding, weights, allowed[id(question.filters)], encoding_ms / len(questions))
         for question, embedding in zip(questions, embeddings, strict=True)
     ]
 
@@ -168,18 +171,16 @@ def check_model(generation: Generation, encoder: Encoder) -> None:
 
 
 def _answer(
-    generation: Generation, question: Question, embedding: Embeddings, weights: Weights, encoding_ms: float
+    generation: Generation,
+    question: Question,
+    embedding: Embeddings,
+    weights: Weights,
+    allowed: np.ndarray | None,
+    encoding_ms: float,
 ) -> Answer:
     started = time.perf_counter()
     query = generation.lexical.query(question.text)
-    passages = retrieve(
-        generation,
-        query,
-        embedding,
-        top_k=question.top_k,
-        weights=weights.score,
-        allowed=_allowed(generation, question.filters),
-    )
+    passages = retrieve(generation, query, embedding, top_k=question.top_k, weights=weights.score, allowed=allowed)
     highlights = [best_sentences(passage, query.term_weights, weights.answer) for passage in passages]
     confidence = _confidence(passages, weights)
     threshold = weights.confidence.threshold if question.min_confidence is None else question.min_confidence

@@ -1,4 +1,4 @@
-"""Backups: a home's published generation, and everything that is not derived from documents, in one tar file."""
+"""Backups: a home's published generation, what was put over HTTP, and its state, in one tar file."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import os
 import sqlite3
 import tarfile
 import tempfile
+import time
 from contextlib import closing, suppress
 from pathlib import Path
 
 from index.errors import DamagedGenerationError, GenerationError
 from index.generations import Generation, Home, sync_folder, sync_tree, write_error
+from index.state import STATE, State
+from index.uploads import PARTIAL_PREFIX, UPLOADS, PlannedUploads, Uploads, stored_uploads
 
-STATE = "state.sqlite"
+ATTEMPTS = 5  # while documents are being replaced
+PAUSE_S = 0.5  # before the second one; longer before each later one
 
 
 def back_up(home: Home, path: Path) -> str:
-    """Write the published generation and the state of a home to a tar file, whole or not at all.
+    """Write the published generation, the uploads and the state of a home to a tar file, whole or not at all.
 
     Returns:
         The name of the generation.
@@ -26,23 +30,55 @@ def back_up(home: Home, path: Path) -> str:
     """
     _refuse_folder(path)
     _refuse_home(path, home)
-    generation = home.open_current()
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        with tarfile.open(beside, "w") as archive, tempfile.TemporaryDirectory() as scratch:
-            archive.add(generation.folder, arcname=generation.name)
-            if (home.path / STATE).exists():
-                archive.add(_copy_of_state(home, Path(scratch)), arcname=STATE)
+        name = _write(home, beside)
         sync_folder(beside)
         beside.replace(path)
         sync_folder(path.resolve().parent)
     except OSError as exc:
         raise _not_writable(path, exc) from exc
     finally:
-        generation.close()
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-    return generation.name
+    return name
+
+
+class _HasMovedOn(Exception):  # noqa: N818 (no error: it is tried again)
+    """What was to be copied was replaced meanwhile."""
+
+
+def _write(home: Home, path: Path) -> str:
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE_S * attempt)
+        try:
+            return _write_once(home, path)
+        except _HasMovedOn as exc:
+            reason = exc
+    raise GenerationError(f"No backup was written: {reason}. Try again when fewer documents are being put.")
+
+
+def _write_once(home: Home, path: Path) -> str:
+    with closing(home.open_current()) as generation, tarfile.open(path, "w") as archive:
+        if (home.path / STATE).exists():
+            with tempfile.TemporaryDirectory() as scratch:
+                copy = _copy_of_state(home, Path(scratch))
+                if home.published_name() != generation.name:
+                    raise _HasMovedOn(f"{generation.name} is not the published generation any more")
+                archive.add(copy, arcname=STATE)
+                _add_uploads(archive, stored_uploads(Path(scratch)), home.path / UPLOADS)
+        archive.add(generation.folder, arcname=generation.name)
+        return generation.name
+
+
+def _add_uploads(archive: tarfile.TarFile, stored: PlannedUploads, folder: Path) -> None:
+    """Add every file of the uploads, also those that are still to be indexed."""
+    names = {path.name for path in folder.glob("*") if not path.name.startswith(PARTIAL_PREFIX)}
+    for name in sorted(names | {upload.file for (upload,) in stored.tries.values()}):
+        try:
+            archive.add(folder / name, arcname=f"{UPLOADS}/{name}")
+        except FileNotFoundError as exc:
+            raise _HasMovedOn(f"the file {name} of the uploads is gone") from exc
 
 
 def _refuse_home(path: Path, home: Home) -> None:
@@ -53,13 +89,15 @@ def _refuse_home(path: Path, home: Home) -> None:
 def restore(home: Home, path: Path, *, wait_s: float = 10.0) -> str:
     """Publish the generation of a backup in a home, after checking every file.
 
-    What the home holds stays there as earlier generations. Its state is replaced only where there is none.
+    What the home holds stays there as earlier generations. Its state is replaced only where there is none; but its
+    uploads become those of the backup, as they belong to the generation.
 
     Returns:
         The name of the generation.
 
     Raises:
         GenerationError: the file is not a backup, is damaged, or the home cannot be written.
+        StateError: the state of the home cannot be written.
     """
     with home.writer(wait_s=wait_s), home.building_folder() as scratch:
         try:
@@ -118,7 +156,7 @@ def _extract(path: Path, folder: Path) -> None:
 
 
 def _generation_in(scratch: Path, path: Path) -> str:
-    folders = [folder for folder in scratch.iterdir() if folder.is_dir()]
+    folders = [folder for folder in scratch.iterdir() if folder.is_dir() and folder.name != UPLOADS]
     if len(folders) != 1:
         raise GenerationError(
             f"{path} is not a backup: it holds no generation. Name a file that whence backup wrote."
@@ -153,6 +191,10 @@ def _move_in(home: Home, scratch: Path, name: str) -> None:
 
 
 def _restore_state(home: Home, scratch: Path) -> None:
+    stored = stored_uploads(scratch)
     if (scratch / STATE).exists() and not (home.path / STATE).exists():
         (scratch / STATE).rename(home.path / STATE)
         sync_folder(home.path)
+    if (home.path / STATE).exists():
+        with State(home.path) as state:
+            Uploads(home.path, state).restore(stored)

@@ -19,6 +19,7 @@ from index.generations import KEEP_GENERATIONS, Generation, Home, write_error
 from index.manifest import Manifest, SourceRecord
 from index.sources import Rejected, Unchanged
 from index.terms import ANALYSIS_VERSION
+from index.uploads import UPLOADS, UploadClash, known_source, stored_uploads
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ MAKING_VERSION = 1
 
 
 class DocumentSource(Protocol):
-    """Anything that yields documents; `index.sources.Source` reads them from a folder or file."""
+    """Anything that yields documents: a folder or file (`index.sources.Source`), or what was put over HTTP."""
 
     @property
     def key(self) -> str:
@@ -114,8 +115,8 @@ def sync(
 ) -> SyncReport:
     """Bring a home up to date with its sources, in a new generation.
 
-    Sources that the home knows and that are not named here keep their documents. Documents that are unchanged keep
-    their chunks, and chunks that are unchanged their embeddings.
+    Sources that the home knows and that are not named here keep their documents; so do uploads. Documents that are
+    unchanged keep their chunks, and chunks that are unchanged their embeddings.
 
     Args:
         home: where the generation is published.
@@ -149,25 +150,29 @@ def _open_parent(home: Home) -> tuple[Generation | None, tuple[SourceRecord, ...
     try:
         parent = home.open_current()
     except NoGenerationError:
-        return None, ()
+        return None, _with_uploads(home, ())
     except DamagedGenerationError as exc:
         logger.warning("%s The sources are read anew.", exc)
-        return None, _sources_of_damaged(home)
+        return None, _with_uploads(home, _sources_of_damaged(home))
     return parent, parent.manifest.sources
 
 
 def _sources_of_damaged(home: Home) -> tuple[SourceRecord, ...]:
-    """Return the sources of the published generation, or else of the newest one whose manifest is readable."""
-    published = home.published_name()
-    manifests = sorted(home.manifests(), key=lambda manifest: manifest.name != published)
-    if manifests:
-        return manifests[0].sources
+    manifest = home.known_manifest()
+    if manifest is not None:
+        return manifest.sources
     logger.warning(
         "%s: no manifest is readable, so the sources indexed before are not known any more. Name them all: "
         "whence index PATH PATH",
         home.path,
     )
     return ()
+
+
+def _with_uploads(home: Home, records: tuple[SourceRecord, ...]) -> tuple[SourceRecord, ...]:
+    """Add the uploads, which the state of the home knows even where no generation does."""
+    is_known = any(record.path == UPLOADS for record in records)
+    return records if is_known or not stored_uploads(home.path).tries else (*records, SourceRecord(UPLOADS))
 
 
 @dataclass
@@ -209,15 +214,15 @@ class _Sync:
         staying = self._staying(sources, remove)
         if self._reusable is None:
             # Nothing can be taken over, so the sources that stay have to be read, too.
-            sources = [*sources, *(record.source() for record in staying)]
+            sources = [*sources, *(known_source(self._home.path, record) for record in staying)]
         else:
             self._keep_documents_of(staying, self._reusable)
-        for source in sources:
+        for source in sorted(sources, key=_is_uploads):  # these last: an id belongs to a folder first
             self._read(source)
         removed, records = self._removed(), _records(staying, sources)
         if self._reusable is not None and self._is_as_before(self._reusable.manifest, removed, records):
             return self._report(self._reusable.manifest, removed, is_new=False, pruned=self._prune())
-        if not len(self._draft) and not self._settings.allow_empty:
+        if not len(self._draft) and not self._settings.allow_empty and not any(map(_is_uploads, sources)):
             raise SourceError(_no_documents(sources, self._changes.rejected))
         encoded = self._draft.write()
         manifest = self._draft.publish(
@@ -238,7 +243,7 @@ class _Sync:
     def _staying(self, sources: Sequence[DocumentSource], remove: Sequence[str]) -> list[SourceRecord]:
         """Return the known sources that are neither synced now nor dropped."""
         named = {*remove, *(source.key for source in sources)}
-        has_own = any(not source.is_bundled for source in sources)
+        has_own = any(not source.is_bundled and not _is_uploads(source) for source in sources)
         return [
             record
             for record in self._known_sources.values()
@@ -265,7 +270,7 @@ class _Sync:
             found += 1
             self._take(item, source, known)
         self._changes.rejected.extend(rejected)
-        if not found and not self._settings.allow_empty:
+        if not found and not self._settings.allow_empty and not _is_uploads(source):
             self._refuse_empty(source, rejected)
 
     def _refuse_empty(self, source: DocumentSource, rejected: Sequence[Rejected]) -> None:
@@ -281,6 +286,9 @@ class _Sync:
 
     def _take(self, item: Document | Unchanged, source: DocumentSource, known: Mapping[str, str]) -> None:
         other = self._draft.owner(item.doc_id)
+        if other is not None and _is_uploads(source) and item.doc_id not in known:
+            self._changes.rejected.append(_clash(item.doc_id, other))
+            return
         if other is not None:
             raise SourceError(
                 f"{source.key} and {other} both have a document {item.doc_id!r}. Nothing was changed. Give one of "
@@ -292,8 +300,16 @@ class _Sync:
         self._draft.add(item, source=source.key)
         if item.doc_id not in known:
             self._changes.added.append(item.doc_id)
-        elif known[item.doc_id] != item.sha256:
+        elif known[item.doc_id] != item.sha256 or self._is_described_otherwise(item):
             self._changes.changed.append(item.doc_id)
+
+    def _is_described_otherwise(self, document: Document) -> bool:
+        """Tell whether a document of the same bytes as in the parent has another title, address or metadata."""
+        record = None if self._parent is None else self._parent.corpus.document(document.doc_id)
+        return record is None or (
+            (record.title, record.uri, record.media_type, dict(record.metadata))
+            != (document.title, document.uri, document.media_type, dict(document.content.metadata))
+        )
 
     def _known(self, source: DocumentSource) -> dict[str, str]:
         if self._parent is None:
@@ -346,6 +362,16 @@ def _items(source: DocumentSource, known: Mapping[str, str]) -> Iterator[Documen
             f"{source.key} cannot be read: {exc.strerror or exc}. Nothing was changed. Check it, then run the "
             "command again."
         ) from exc
+
+
+def _is_uploads(source: DocumentSource) -> bool:
+    return source.key == UPLOADS
+
+
+def _clash(doc_id: str, other: str) -> UploadClash:
+    return UploadClash(
+        doc_id, f"is the id of a document of {other}, which is changed there; put this one under another id"
+    )
 
 
 def _records(staying: Sequence[SourceRecord], sources: Sequence[DocumentSource]) -> list[SourceRecord]:

@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,20 @@ class DocumentRecord:
     page_starts: Mapping[int, int]
     first_row: int
     chunk_count: int
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading of a document with text below it.
+
+    Attributes:
+        level: how many headings it stands under, itself included.
+        start: of the first chunk below it, in code points.
+    """
+
+    text: str
+    level: int
+    start: int
 
 
 @dataclass(frozen=True)
@@ -323,6 +338,23 @@ class Corpus:
         )
         return (_document_record(values) for values in cursor)
 
+    def page(self, *, after: str = "", prefix: str = "", limit: int) -> list[DocumentRecord]:
+        """List documents in order of doc_id.
+
+        Args:
+            after: only ids that come after this one, which need not be there.
+            prefix: only ids that begin so.
+            limit: how many at most.
+        """
+        # Text is compared byte by byte, and no byte of UTF-8 is 0xFF: it ends what begins with the prefix.
+        cursor = self._connection.execute(
+            f"SELECT {IDENTITY_COLUMNS}, first_row, chunk_count FROM documents "  # noqa: S608 (constants)
+            "WHERE doc_id > ?1 AND doc_id >= ?2 AND doc_id < CAST(CAST(?2 AS BLOB) || x'FF' AS TEXT) "
+            "ORDER BY doc_id LIMIT ?3",
+            (after, prefix, limit),
+        )
+        return [_document_record(values) for values in cursor]
+
     def document(self, doc_id: str) -> DocumentRecord | None:
         """Return one document, None when there is no such id."""
         values = self._connection.execute(
@@ -340,6 +372,22 @@ class Corpus:
         (tail,) = self._connection.execute("SELECT tail FROM documents WHERE doc_id = ?", (record.doc_id,)).fetchone()
         return "".join([*(piece for (piece,) in pieces), tail])
 
+    def outline(self, record: DocumentRecord) -> list[Heading]:
+        """List the headings of a document, in order."""
+        last_row = record.first_row + record.chunk_count - 1
+        cursor = self._connection.execute(
+            "SELECT start, headings FROM chunks WHERE row BETWEEN ? AND ? ORDER BY row", (record.first_row, last_row)
+        )
+        outline: list[Heading] = []
+        before: list[str] = []
+        for start, headings in cursor:
+            path = json.loads(headings)
+            pairs = zip(before, path, strict=False)
+            known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            outline += [Heading(text, level, start) for level, text in enumerate(path[known:], start=known + 1)]
+            before = path
+        return outline
+
     def chunks(self, rows: Sequence[int]) -> list[ChunkRecord]:
         """Return chunks by row, in the order asked for."""
         cursor = self._connection.execute(
@@ -350,6 +398,15 @@ class Corpus:
         )
         records = {values[0]: _chunk_record(values) for values in cursor}
         return [records[int(row)] for row in rows]
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """Return the text of chunks by row, in the order asked for."""
+        cursor = self._connection.execute(
+            "SELECT c.row, c.text FROM json_each(?) AS wanted JOIN chunks AS c ON c.row = wanted.value",
+            (_json([int(row) for row in rows]),),
+        )
+        texts = dict(cursor.fetchall())
+        return [texts[int(row)] for row in rows]
 
     def text_before(self, chunk: ChunkRecord, length: int) -> str:
         """Return up to `length` code points of the document that stand before a chunk."""

@@ -7,8 +7,10 @@ embeddings to within float32 rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -19,7 +21,7 @@ from tokenizers import Tokenizer
 from index.documents import Span
 from index.errors import ModelError
 from index.models import Architecture, ModelFiles, architecture_of, find_model, load_reference, tokenizer_of
-from index.onnx_export import ExportedModel, OnnxSession, exported_model
+from index.onnx_export import PROBES, ExportedModel, OnnxSession, exported_model
 
 Embeddings = NDArray[np.float32]
 OnProgress = Callable[[int], None]
@@ -28,6 +30,14 @@ OnProgress = Callable[[int], None]
 # fit the cache, and take more memory: 2,048 peak at 0.4 GB, 8,192 at 1 GB.
 BATCH_TOKENS = 2_048
 BATCH_TEXTS = 64
+# Questions of one length that go through the model together; more than this gain nothing.
+BATCH_QUERIES = 16
+# Lengths in tokens, and numbers of texts, for which a batch is compared with its texts alone.
+PROBED_BATCHES = ((6, 16), (13, 7), (23, 2))
+# Lengths in words for which two encoders are compared.
+PROBED_WORDS = (1, 3, 6, 10, 15, 21, 28, 36)
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -110,7 +120,9 @@ class Encoder(Protocol):
         """
 
 
-def load_encoder(name: str, *, cache_folder: Path, backend: str = "onnx", may_download: bool = False) -> Encoder:
+def load_encoder(
+    name: str, *, cache_folder: Path, backend: str = "onnx", may_download: bool = False, threads: int | None = None
+) -> Encoder:
     """Load a model's encoder.
 
     Args:
@@ -118,6 +130,8 @@ def load_encoder(name: str, *, cache_folder: Path, backend: str = "onnx", may_do
         cache_folder: where exported models are kept.
         backend: "onnx", or "torch" for the reference implementation.
         may_download: see `find_model`.
+        threads: that ONNX Runtime may use; None for one on each core. torch has always as many as there are cores:
+            its bits depend on it.
 
     Raises:
         ModelError: the model cannot be found, loaded or exported, or the backend is unknown.
@@ -128,17 +142,24 @@ def load_encoder(name: str, *, cache_folder: Path, backend: str = "onnx", may_do
     if backend == "onnx":
         exported = exported_model(model, cache_folder)
         if exported is not None:
-            return OnnxEncoder(model, exported)
+            return OnnxEncoder(model, exported, threads=threads)
     return TorchEncoder(model)
+
+
+def agree(one: Encoder, other: Encoder) -> bool:
+    """Whether two encoders of one model, say with other numbers of threads, give the same bits on probes."""
+    words = max(PROBES, key=len).split()
+    probes = [" ".join(words[:count]) for count in PROBED_WORDS]
+    return one.encode_queries(probes).tobytes() == other.encode_queries(probes).tobytes()
 
 
 class OnnxEncoder:
     """Encodes with ONNX Runtime on the CPU."""
 
-    def __init__(self, model: ModelFiles, exported: ExportedModel) -> None:
+    def __init__(self, model: ModelFiles, exported: ExportedModel, *, threads: int | None = None) -> None:
         self.identity = _identity(model, exported.architecture)
         self.tokenizer = ModelTokenizer(Tokenizer.from_file(str(exported.tokenizer_path)), self.identity)
-        self._session = OnnxSession(exported)
+        self._session = OnnxSession(exported, threads=threads)
 
     def encode_documents(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Embeddings:
         """See `Encoder.encode_documents`."""
@@ -154,9 +175,34 @@ class OnnxEncoder:
         """See `Encoder.encode_queries`."""
         windows = [self.tokenizer.windows(text) for text in texts]
         prompted = [self.identity.query_prompt + window for group in windows for window in group]
-        # One at a time: a question must get the same bits alone and in a batch, and kernels depend on shapes.
-        embeddings = [self._session.embed([ids]) for ids in self._session.token_ids(prompted)]
-        return _mean_of_groups(embeddings, [len(group) for group in windows], self.identity.dimension)
+        token_ids = self._session.token_ids(prompted)
+        embeddings = np.empty((len(token_ids), self.identity.dimension), dtype=np.float32)
+        for batch in self._query_batches([len(ids) for ids in token_ids]):
+            embeddings[batch] = self._session.embed([token_ids[position] for position in batch])
+        return _mean_of_groups(embeddings, [len(group) for group in windows])
+
+    def _query_batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Group positions of texts that may go together: a question must get the same bits as alone."""
+        for batch in _batches_of_one_length(lengths):
+            if len(batch) == 1 or self._batches_keep_bits:
+                yield batch
+            else:
+                yield from ([position] for position in batch)
+
+    @cached_property
+    def _batches_keep_bits(self) -> bool:
+        """Whether texts of one length, which need no padding, get the same bits together and alone.
+
+        Kernels depend on shapes, and which there are on the processor; so it is tried out on this machine.
+        """
+        start, *middle, end = max(self._session.token_ids(PROBES), key=len)
+        for length, count in PROBED_BATCHES:
+            batch = [[start, *middle[first : first + length - 2], end] for first in range(count)]
+            alone = np.concatenate([self._session.embed([ids]) for ids in batch])
+            if self._session.embed(batch).tobytes() != alone.tobytes():
+                logger.warning("questions are encoded one at a time, which is slower: batches change their bits here")
+                return False
+        return True
 
 
 class TorchEncoder:
@@ -180,8 +226,11 @@ class TorchEncoder:
         """See `Encoder.encode_queries`."""
         windows = [self.tokenizer.windows(text) for text in texts]
         flat = [window for group in windows for window in group]
-        embeddings = [self._encode([window], "query") for window in flat]
-        return _mean_of_groups(embeddings, [len(group) for group in windows], self.identity.dimension)
+        embeddings = np.empty((len(flat), self.identity.dimension), dtype=np.float32)
+        for position, window in enumerate(flat):
+            # One at a time: a question must get the same bits alone and in a batch.
+            embeddings[position] = self._encode([window], "query")[0]
+        return _mean_of_groups(embeddings, [len(group) for group in windows])
 
     def _encode(self, texts: list[str], task: Literal["query", "document"]) -> Embeddings:
         prompt = self.identity.query_prompt if task == "query" else self.identity.document_prompt
@@ -222,12 +271,24 @@ def _batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _mean_of_groups(embeddings: Sequence[Embeddings], sizes: Sequence[int], dimension: int) -> Embeddings:
-    """Average the rows of each group; a group of one keeps its row bit by bit."""
-    means = np.empty((len(sizes), dimension), dtype=np.float32)
-    rows = iter(embeddings)
+def _batches_of_one_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Group positions so that texts of the same length share a batch, the shortest first."""
+    batches: list[list[int]] = []
+    for position in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        room = min(BATCH_QUERIES, max(1, BATCH_TOKENS // max(1, lengths[position])))
+        if batches and lengths[batches[-1][0]] == lengths[position] and len(batches[-1]) < room:
+            batches[-1].append(position)
+        else:
+            batches.append([position])
+    return batches
+
+
+def _mean_of_groups(embeddings: Embeddings, sizes: Sequence[int]) -> Embeddings:
+    """Average the rows of each group, which stand one after another; a group of one keeps its row bit by bit."""
+    means = np.empty((len(sizes), embeddings.shape[1]), dtype=np.float32)
+    first = 0
     for position, size in enumerate(sizes):
-        group = np.concatenate([next(rows) for _ in range(size)])
-        mean = group.mean(axis=0)
+        mean = embeddings[first : first + size].mean(axis=0)
         means[position] = mean if size == 1 else mean / max(float(np.linalg.norm(mean)), 1e-12)
+        first += size
     return means

@@ -8,6 +8,7 @@
     │   ├── NoGenerationError         nothing has been published yet
     │   ├── DamagedGenerationError    a file of a generation is missing or altered
     │   └── WriterBusyError           another process is writing
+    ├── StateError                the state of a home cannot be read or written
     ├── QuestionError             a question, its limits or its filters make no sense
     ├── CitationError             a saved citation cannot be parsed
     └── EvaluationError           a data set does not have the expected form
@@ -48,6 +49,10 @@ class DamagedGenerationError(GenerationError):
 
 class WriterBusyError(GenerationError):
     """Another process holds the writer's lock of the home."""
+
+
+class StateError(WhenceError):
+    """The state of a home, `state.sqlite`, cannot be opened, read or written."""
 
 
 class QuestionError(WhenceError):

@@ -54,6 +54,16 @@ def allowed_rows(filters: Filters, documents: Sequence[DocumentRecord], chunk_co
     return allowed
 
 
+def check_filters(filters: Filters) -> None:
+    """Check the form of filters, before there is anything to search.
+
+    Raises:
+        QuestionError: a filter is malformed; the message names the field.
+    """
+    for field, condition in filters.items():
+        _test(field, condition)
+
+
 def _value(document: DocumentRecord, field: str) -> Any:
     return getattr(document, field) if field in OWN_FIELDS else document.metadata.get(field)
 

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.corpus import Corpus, DocumentRecord
+from index.duplicates import Duplicates
 from index.errors import DamagedGenerationError, GenerationError, NoGenerationError, WriterBusyError
 from index.lexical import LexicalIndex
 from index.manifest import BUILDING_PREFIX, Manifest, check_files, read_manifest
@@ -53,6 +54,7 @@ class Generation:
         sentences: sentence embeddings, for rescoring.
         lexical: keyword search over chunks.
         furniture: bool, shape (chunks,): which chunks are page furniture.
+        duplicates: finds chunks that say the same.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -63,6 +65,7 @@ class Generation:
         self.lexical = LexicalIndex.load(folder / "lexical")
         self.furniture: NDArray[np.bool_] = open_array(folder / "furniture.npy")
         self.corpus = Corpus(folder / "corpus.sqlite")
+        self.duplicates = Duplicates(self.corpus, manifest.chunks)
 
     @classmethod
     def open(cls, folder: Path) -> Generation:
@@ -165,6 +168,11 @@ class Home:
             except GenerationError as error:
                 logger.warning("generation %s: %s", folder.name, error)
         return sorted(manifests, key=lambda manifest: (manifest.number, manifest.name), reverse=True)
+
+    def known_manifest(self) -> Manifest | None:
+        """Return the manifest of the published generation, or else the newest that is readable; None without any."""
+        published = self.published_name()
+        return min(self.manifests(), key=lambda manifest: manifest.name != published, default=None)
 
     def open_current(self) -> Generation:
         """Open the published generation; if it is damaged, set it aside and open the newest good one.

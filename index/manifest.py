@@ -34,7 +34,7 @@ class SourceRecord:
     """A source as a generation knows it.
 
     Attributes:
-        path: absolute, of the folder or file.
+        path: absolute, of the folder or file; of other sources what tells them from the rest, see `index.uploads`.
         prefix: put before the ids of its documents.
         documents: how many it has in this generation.
         is_bundled: whether it is the bundled corpus, which gives way to a user's own documents.
@@ -46,7 +46,7 @@ class SourceRecord:
     is_bundled: bool = False
 
     def source(self) -> Source:
-        """Return the source itself, to read from."""
+        """Return the folder or file itself, to read from."""
         return Source(Path(self.path), prefix=self.prefix, is_bundled=self.is_bundled)
 
 

@@ -75,9 +75,14 @@ class ExportedModel:
 
 
 class OnnxSession:
-    """An exported model, loaded."""
+    """An exported model, loaded.
 
-    def __init__(self, exported: ExportedModel) -> None:
+    Args:
+        exported: the model.
+        threads: that it may use; None for one on each core.
+    """
+
+    def __init__(self, exported: ExportedModel, *, threads: int | None = None) -> None:
         # Imported here: a caller who chose torch has no use for it.
         import onnxruntime  # type: ignore[import-untyped]
 
@@ -86,7 +91,7 @@ class OnnxSession:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(exported.architecture.max_tokens)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
             str(exported.graph_path), options, providers=["CPUExecutionProvider"]

@@ -7,6 +7,7 @@ a file, because its source is no path, the published generation's text is what t
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,7 +17,8 @@ from index.errors import CitationError, DocumentError, SourceError
 from index.generations import Generation
 from index.manifest import SourceRecord
 from index.readers.worker import ReaderProcess
-from index.sources import list_documents
+from index.sources import find_file, list_documents
+from index.uploads import UPLOADS, stored_uploads
 
 
 class PresentDocuments:
@@ -28,6 +30,7 @@ class PresentDocuments:
 
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
+        self._home = generation.folder.parents[1]
         self._reader = ReaderProcess()
         self._found: dict[str, PresentText | None] = {}
         self._lists: dict[str, frozenset[str]] = {}
@@ -50,17 +53,31 @@ class PresentDocuments:
         record = self._generation.corpus.document(doc_id)
         for source in self._generation.manifest.sources:
             is_indexed = record is not None and record.source == source.path
-            try:
-                path = _path_in(source, doc_id) if is_indexed or doc_id in self._listed(source) else None
-            except OSError as exc:
-                raise CitationError(
-                    f"{doc_id} in {source.path} cannot be looked at ({exc.strerror}). Make it readable, then verify."
-                ) from exc
-            if path is not None:
-                return self._read(path, doc_id)
-        if record is None or Path(record.source).is_absolute():
+            found = self._found_in(source, doc_id, is_indexed=is_indexed)
+            if found is not None:
+                return self._read(*found)
+        if record is None or record.source == UPLOADS or Path(record.source).is_absolute():
             return None
         return PresentText(self._generation.corpus.text(record), record.sha256)
+
+    def _found_in(self, source: SourceRecord, doc_id: str, *, is_indexed: bool) -> tuple[Path, str] | None:
+        """Find the file of a document in a source, and a name that tells its format; None when it has none."""
+        if source.path == UPLOADS:
+            return self._uploaded.get(doc_id)
+        if not Path(source.path).is_absolute():
+            return None
+        try:
+            path = find_file(source.source(), doc_id) if is_indexed or doc_id in self._listed(source) else None
+        except OSError as exc:
+            raise CitationError(
+                f"{doc_id} in {source.path} cannot be looked at ({exc.strerror}). Make it readable, then verify."
+            ) from exc
+        return None if path is None else (path, doc_id)
+
+    @cached_property
+    def _uploaded(self) -> dict[str, tuple[Path, str]]:
+        uploads = stored_uploads(self._home)
+        return {doc_id: (uploads.folder / upload.file, upload.name) for doc_id, (upload,) in uploads.tries.items()}
 
     def _listed(self, source: SourceRecord) -> frozenset[str]:
         """Return the ids that a sync would find, so that what it leaves out cannot be asked after."""
@@ -79,15 +96,3 @@ class PresentDocuments:
             # The file is there, but not as a document: no quote can be found in it.
             return PresentText("", "")
         return PresentText(reading.content.text, reading.sha256)
-
-
-def _path_in(source: SourceRecord, doc_id: str) -> Path | None:
-    """Return the file of an id within a source, None when it has none; never one outside the source."""
-    root = Path(source.path).resolve()
-    if not doc_id.startswith(source.prefix):
-        return None
-    relative = doc_id.removeprefix(source.prefix)
-    if root.is_file():
-        return root if relative == Path(source.path).name else None
-    path = (root / relative).resolve()
-    return path if path.is_relative_to(root) and path.is_file() else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,6 @@ from index.vectors import Scores
 from index.weights import Evidence, ScoreWeights
 
 CANDIDATES = 100  # of each search
-DUPLICATE_OVERLAP = 0.9
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,12 @@ def retrieve(
     scored = score_candidates(generation, query, embedding, weights=weights, allowed=allowed)
     if not len(scored.rows):
         return []
-    groups = _without_duplicates(generation, scored.rows, top_k)
+    groups = generation.duplicates.groups(scored.rows, at_most=top_k)
+    chunks = iter(generation.corpus.chunks([int(scored.rows[place]) for place in chain.from_iterable(groups)]))
     background = float(generation.vectors.centroid @ embedding)
-    return [_passage(query, scored, group, background) for group in groups]
+    return [
+        _passage(query, scored, group[0], [next(chunks) for _ in group], background=background) for group in groups
+    ]
 
 
 def score_candidates(
@@ -134,47 +137,10 @@ def score_candidates(
     )
 
 
-def _without_duplicates(
-    generation: Generation, rows: NDArray[np.int64], top_k: int
-) -> list[list[tuple[int, ChunkRecord]]]:
-    """Group candidates that say the same.
-
-    All candidates are looked through, so that a group does not depend on `top_k`.
-
-    Returns:
-        Up to `top_k` groups of candidates with their place in `rows`, each group led by its best.
-    """
-    groups: list[list[tuple[int, ChunkRecord]]] = []
-    shingles: list[frozenset[tuple[str, ...]]] = []
-    for place, chunk in enumerate(generation.corpus.chunks(rows.tolist())):
-        own = _shingles(chunk.text)
-        twin = next((group for group, other in enumerate(shingles) if _overlap(own, other)), None)
-        if twin is not None:
-            groups[twin].append((place, chunk))
-        elif len(groups) < top_k:
-            groups.append([(place, chunk)])
-            shingles.append(own)
-    return groups
-
-
-def _shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Return every run of three words, folded (Broder 1997, "On the resemblance and containment of documents")."""
-    words = text.casefold().split()
-    return frozenset(zip(words, words[1:], words[2:], strict=False)) or frozenset([tuple(words)])
-
-
-def _overlap(one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> bool:
-    smaller, larger = sorted((len(one), len(other)))
-    if smaller < DUPLICATE_OVERLAP * larger:  # most pairs; counting what they share takes far longer
-        return False
-    shared = len(one & other)
-    return shared >= DUPLICATE_OVERLAP * (smaller + larger - shared)
-
-
 def _passage(
-    query: LexicalQuery, scored: Scored, group: Sequence[tuple[int, ChunkRecord]], background: float
+    query: LexicalQuery, scored: Scored, place: int, chunks: Sequence[ChunkRecord], *, background: float
 ) -> Passage:
-    place, chunk = group[0]
+    chunk = chunks[0]
     terms = set(every_term(chunk.embedded_text))
     return Passage(
         chunk=chunk,
@@ -189,7 +155,7 @@ def _passage(
         ),
         bm25=float(scored.bm25[place]),
         sentence_similarities=tuple(scored.sentence_similarities[place].tolist()),
-        also_in=tuple(twin for _, twin in group[1:]),
+        also_in=tuple(chunks[1:]),
     )
 
 

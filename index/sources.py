@@ -137,6 +137,22 @@ def list_documents(source: Source) -> list[str]:
     return [found.doc_id for found in _files(source) if isinstance(found, _File)]
 
 
+def find_file(source: Source, doc_id: str) -> Path | None:
+    """Return the file of a document within a source, None when it has none; never one outside the source.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    root = source.path.resolve()
+    if not doc_id.startswith(source.prefix):
+        return None
+    relative = doc_id.removeprefix(source.prefix)
+    if root.is_file():
+        return root if relative == source.path.name else None
+    path = (root / relative).resolve()
+    return path if path.is_relative_to(root) and path.is_file() else None
+
+
 def document_from(doc_id: str, reading: Reading) -> Document:
     """Give what was read an identity.
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import resource
 import shutil
 import sqlite3
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import largest_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources_in_memory import MemorySource
@@ -328,6 +328,35 @@ def test_another_model_makes_everything_anew_from_all_sources(
         assert [source.documents for source in generation.manifest.sources] == [1, 2]
 
 
+@dataclass(frozen=True)
+class DescribedSource(MemorySource):
+    """A source whose documents are described by something else than their bytes."""
+
+    title: str = "Title"
+    uri: str | None = None
+    media_type: str = "text/markdown"
+    year: int = 2023
+
+    def read(self, known: Mapping[str, str]) -> Iterator[Document | Unchanged | Rejected]:
+        for item in super().read({}):
+            assert isinstance(item, Document)
+            content = replace(item.content, metadata={"year": self.year, "tags": ["a"], "ratio": 0.1})
+            yield replace(item, title=self.title, uri=self.uri, media_type=self.media_type, content=content)
+
+
+@pytest.mark.parametrize(
+    "described", [{"title": "Other"}, {"uri": "https://example.org"}, {"media_type": "text/html"}, {"year": 2024}]
+)
+def test_a_document_of_the_same_bytes_that_is_described_otherwise_has_changed(
+    home: Home, encoder: Encoder, described: dict[str, Any]
+) -> None:
+    source = DescribedSource({"dogs.md": DOGS})
+    sync(home, [source], encoder)
+    assert not sync(home, [source], encoder).is_new
+    report = sync(home, [replace(source, **described)], encoder)
+    assert (report.is_new, report.changed) == (True, ("dogs.md",))
+
+
 def test_chunks_of_another_size_make_everything_anew(home: Home, encoder: Encoder) -> None:
     long = "# Long\n\n" + "\n\n".join(f"Paragraph number {number} says nothing." for number in range(20))
     source = MemorySource({"long.md": long})
@@ -537,17 +566,6 @@ def test_what_fails_its_check_is_not_published_and_the_reason_is_given(home: Hom
 
 
 # A full disk: at whatever file it strikes, the sync says so, and what was published stays as it was.
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond a size."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def assert_refused_for_want_of_room(home: Home, source: DocumentSource, encoder: Encoder) -> None:

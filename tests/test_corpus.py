@@ -208,6 +208,43 @@ def test_records_of_a_markdown_document(tmp_path: Path, encoder: Encoder) -> Non
     assert second.text == GUIDE[second.start : second.end]
 
 
+def test_the_outline_tells_each_heading_and_where_its_text_begins(tmp_path: Path, encoder: Encoder) -> None:
+    text = "# Guide\n\n## Setup\n\nPlug it in.\n\n### Light\n\nIt is red.\n\nIt is blue.\n\n## Reset\n\nHold the button.\n"
+    document = markdown_document("guide.md", text)
+    write(tmp_path / "corpus", [Written(document, split(document, encoder.tokenizer))])
+    with opened(tmp_path / "corpus") as corpus:
+        (record,) = corpus.documents()
+        assert [(heading.level, heading.text, text[heading.start :][:8]) for heading in corpus.outline(record)] == [
+            (1, "Guide", "Plug it "),
+            (2, "Setup", "Plug it "),
+            (3, "Light", "It is re"),
+            (2, "Reset", "Hold the"),
+        ]
+
+
+@given(
+    st.sets(st.text("ab/é\U0010ffff", min_size=1, max_size=4), max_size=12),
+    st.text("ab/é\U0010ffff", max_size=2),
+    st.integers(1, 4),
+)
+@settings(deadline=None, max_examples=30)
+def test_pages_of_ids_with_a_prefix_are_complete_and_in_order(doc_ids: set[str], prefix: str, limit: int) -> None:
+    with TemporaryDirectory() as scratch:
+        write(Path(scratch) / "corpus", [drawn_document(doc_id, "text", [0, 4]) for doc_id in sorted(doc_ids)])
+        with opened(Path(scratch) / "corpus") as corpus:
+            found: list[str] = []
+            while page := corpus.page(after=found[-1] if found else "", prefix=prefix, limit=limit):
+                assert len(page) <= limit
+                found += [record.doc_id for record in page]
+    assert found == sorted(doc_id for doc_id in doc_ids if doc_id.startswith(prefix))
+
+
+def test_a_page_begins_after_an_id_that_is_gone(tmp_path: Path) -> None:
+    write(tmp_path / "corpus", [drawn_document(doc_id, "text", [0, 4]) for doc_id in "acd"])
+    with opened(tmp_path / "corpus") as corpus:
+        assert [record.doc_id for record in corpus.page(after="b", limit=9)] == ["c", "d"]
+
+
 def test_pages_come_back_by_the_offset_at_which_they_start(tmp_path: Path) -> None:
     blocks = tuple(
         Block(BlockKind.PARAGRAPH, start, start + 2, page=page) for start, page in ((0, 1), (3, 2), (6, 2))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from putting import kept
 from sources_in_memory import MemorySource
 
 from index.build import DocumentSource, sync
@@ -16,6 +17,8 @@ from index.embeddings import Encoder
 from index.generations import Generation, Home
 from index.present import PresentDocuments
 from index.sources import Source
+from index.state import State
+from index.uploads import Removal, Uploads
 
 KETTLE = "# Kettle\n\nDescale the kettle every three months. Rinse it three times before you make tea.\n"
 QUOTE = "Rinse it three times before you make tea."
@@ -211,6 +214,26 @@ def test_a_named_pipe_in_the_place_of_a_file_does_not_hang(indexed: Library) -> 
     (indexed.folder / "kettle.md").unlink()
     os.mkfifo(indexed.folder / "kettle.md")
     assert indexed.present("kettle.md") is None
+
+
+def test_a_document_that_was_put_is_read_from_the_home(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    library.index()
+    with State(library.home.path) as state:
+        uploads = Uploads(library.home.path, state)
+        upload = kept(state, uploads, "note", KETTLE.replace("Kettle", "Note"))
+        library.index(uploads.planned([upload]))
+        uploads.apply([upload])
+        citation = library.cited("note")
+        assert library.verified(citation).standing is Standing.FOUND
+        uploads.apply([kept(state, uploads, "note", "First. " + KETTLE)])
+        assert library.verified(citation).standing is Standing.MOVED
+        # The key of the uploads is not taken for a folder.
+        (library.folder / "uploads").mkdir()
+        (library.folder / "uploads" / "secret.md").write_text(SECRET)
+        monkeypatch.chdir(library.folder)
+        assert library.present("secret.md") is None
+        uploads.apply([Removal("note")])
+        assert library.verified(citation).standing is Standing.GONE
 
 
 def test_a_document_is_read_once(indexed: Library) -> None:
