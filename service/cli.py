@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,10 +26,23 @@ from index.citations import Standing
 from index.embeddings import Encoder, load_encoder
 from index.errors import EvaluationError, NoGenerationError, QuestionError, SourceError, WhenceError
 from index.generations import Generation, Home
-from index.manifest import Manifest
 from index.models import DEFAULT_MODEL
 from index.sources import Source
-from service.display import OutputConsole, TerminalProgress, checked_output, show_answer, show_report, visible
+from index.uploads import UPLOADS
+from service.bundled import seeds_folder
+from service.display import (
+    TerminalProgress,
+    output,
+    print_done,
+    print_json,
+    print_line,
+    show_answer,
+    show_report,
+    visible,
+)
+from service.filter_syntax import parse_filters
+from service.keys_cli import keys
+from service.options import BackendOption, HomeOption, JsonOption, ModelOption, WaitOption
 from service.schemas import (
     AnswerJson,
     BackupJson,
@@ -42,9 +53,9 @@ from service.schemas import (
     SyncReportJson,
     VerificationJson,
 )
-from service.settings import Settings, read_settings
+from service.settings import Settings, as_prefix, read_settings
+from service.stopping import StoppedError
 
-PIPE_WIDTH = 1_000_000  # columns; wider than any line
 INTERRUPTED = 130  # exit code after Ctrl-C
 
 app = typer.Typer(
@@ -54,19 +65,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(keys, name="keys")
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
-# In a file or a pipe lines are neither wrapped nor cut, so that a quote stays whole and can be searched for.
-output = OutputConsole(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-
-HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder that holds the index (WHENCE_HOME).")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text for people.")]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Embedding model: a name or a folder (WHENCE_MODEL).")
-]
-BackendOption = Annotated[str | None, typer.Option("--backend", help="onnx or torch (WHENCE_BACKEND).")]
-WaitOption = Annotated[
-    float | None, typer.Option("--wait", min=0, help="Seconds to wait for another writer (WHENCE_WAIT).")
-]
 
 
 def main() -> None:
@@ -77,6 +77,8 @@ def main() -> None:
         app(prog_name="whence")
     except QuestionError as error:
         _fail(error, code=2)
+    except StoppedError as error:
+        _fail(error, code=error.exit_code)
     except WhenceError as error:
         _fail(error, code=1)
     except SystemExit as ending:
@@ -110,7 +112,7 @@ def ask(
     asked = Question(
         question,
         top_k=settings.top_k,
-        filters=_parse_filters(filters or []),
+        filters=parse_filters(filters or []),
         min_confidence=settings.min_confidence,
     )
     with _open_index(settings) as (generation, encoder):
@@ -148,10 +150,60 @@ def index(
     sources = [_source(path, prefix, known) for path in paths or []]
     if not paths:
         sources = [source for source in known if source.key not in removed]
-    if not sources and not removed:
+    if not sources and not removed and not _has_uploads(store):
         raise WhenceError("Nothing to index. Name a folder or a file: whence index PATH")
     report = _sync(store, sources, settings, remove=removed, allow_empty=allow_empty, may_download=True)
     _print_report(report, as_json)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (WHENCE_HOST).")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one (WHENCE_PORT).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes that answer (WHENCE_WORKERS).")
+    ] = None,
+    watch: Annotated[
+        bool | None, typer.Option("--watch", help="Sync sources when their files change (WHENCE_WATCH).")
+    ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="Path under which a proxy serves this (WHENCE_ROOT_PATH).")
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Listen on any address without keys (WHENCE_INSECURE).")
+    ] = None,
+    require_key: Annotated[
+        bool | None,
+        typer.Option("--require-key", help="Ask for keys on a loopback address, too (WHENCE_REQUIRE_KEY)."),
+    ] = None,
+    bundled: Annotated[
+        bool | None,
+        typer.Option("--bundled/--empty", help="What a home without an index starts with (WHENCE_BUNDLED)."),
+    ] = None,
+    home: HomeOption = None,
+    model: ModelOption = None,
+    backend: BackendOption = None,
+) -> None:
+    """Answer over HTTP; with no index yet, build one from the bundled documents first."""
+    # Imported here: no other command needs the service.
+    from service.server import serve as run_service
+
+    settings = _settings(
+        host=host,
+        port=port,
+        workers=workers,
+        watch=watch,
+        root_path=None if root_path is None else as_prefix(root_path),
+        insecure=insecure,
+        require_key=require_key,
+        bundled=bundled,
+        home=home,
+        model=model,
+        backend=backend,
+    )
+    run_service(settings)
 
 
 @app.command()
@@ -162,7 +214,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     generation.close()
     manifest = generation.manifest
     if as_json:
-        _print_json(StatusJson.of(manifest, home=settings.home))
+        print_json(StatusJson.of(manifest, home=settings.home))
         return
     output.print(Text(visible(f"{manifest.name}, published in {settings.home}"), style="bold"))
     output.print(f"{manifest.documents} documents, {manifest.chunks} chunks, {manifest.sentences} sentences; whole")
@@ -181,7 +233,7 @@ def generations(home: HomeOption = None, as_json: JsonOption = False) -> None:
         raise NoGenerationError(f"No index in {store.path}. Build one: whence index PATH --home {store.path}")
     if as_json:
         for manifest in manifests:
-            _print_json(GenerationJson.of(manifest, published=manifest.name == published))
+            print_json(GenerationJson.of(manifest, published=manifest.name == published))
         return
     table = Table("", "generation", "created", "documents", "chunks", "model", box=None)
     for manifest in manifests:
@@ -201,7 +253,7 @@ def rollback(
     """Publish an earlier generation, or a later one again."""
     settings = _settings(home=home, wait=wait)
     published = Home(settings.home).roll_back(name, wait_s=settings.wait)
-    _print_done(PublishedJson(published=published), f"Published {published}.", as_json)
+    print_done(PublishedJson(published=published), f"Published {published}.", as_json)
 
 
 @app.command()
@@ -221,7 +273,7 @@ def verify(
     results = verify_citations(citations, Home(_settings(home=home).home))
     for result in results:
         if as_json:
-            _print_json(VerificationJson.of(result))
+            print_json(VerificationJson.of(result))
         else:
             where = "" if result.start is None else f" {result.start}–{result.end}"
             quote = " ".join(result.citation.quote.split())
@@ -240,7 +292,7 @@ def backup(
 ) -> None:
     """Write the published generation and the state of the home to one file."""
     name = back_up(Home(_settings(home=home).home), file)
-    _print_done(BackupJson(generation=name, file=str(file)), f"Wrote {name} to {file}.", as_json)
+    print_done(BackupJson(generation=name, file=str(file)), f"Wrote {name} to {file}.", as_json)
 
 
 @app.command("restore")
@@ -253,7 +305,7 @@ def restore_command(
     """Publish the generation of a backup; what the home holds stays as earlier generations."""
     settings = _settings(home=home, wait=wait)
     name = restore(Home(settings.home), file, wait_s=settings.wait)
-    _print_done(PublishedJson(published=name), f"Published {name} from {file}.", as_json)
+    print_done(PublishedJson(published=name), f"Published {name} from {file}.", as_json)
 
 
 @app.command()
@@ -294,16 +346,10 @@ def evaluate(
     for name, ranking in runs.items():
         measured = measure(data.qrels, ranking)
         if as_json:
-            _print_json(EvaluationJson.of(name, measured))
+            print_json(EvaluationJson.of(name, measured))
         table.add_row(name, *(f"{value.mean:.3f} ({value.low:.3f}–{value.high:.3f})" for value in measured.values()))
     if not as_json:
         output.print(table)
-
-
-def seeds_folder() -> Path:
-    """Return the folder of the bundled documents, installed or in a checkout."""
-    here = Path(__file__).resolve().parent
-    return next(folder for folder in (here / "seeds", here.parent / "seeds") if folder.is_dir())
 
 
 def _use_utf8() -> None:
@@ -383,18 +429,19 @@ def _model_for(store: Home, settings: Settings) -> str:
     """Choose the model: the one asked for, else the index's own, else the default."""
     if settings.model is not None:
         return settings.model
-    manifest = _published_manifest(store)
+    manifest = store.known_manifest()
     return DEFAULT_MODEL if manifest is None else manifest.model.name
 
 
-def _published_manifest(store: Home) -> Manifest | None:
-    published = store.published_name()
-    return next((manifest for manifest in store.manifests() if manifest.name == published), None)
-
-
 def _known_sources(store: Home) -> list[Source]:
-    manifest = _published_manifest(store)
-    return [record.source() for record in (manifest.sources if manifest else ())]
+    """Return the folders and files that are synced; what was put over HTTP stays without being named."""
+    manifest = store.known_manifest()
+    return [record.source() for record in (manifest.sources if manifest else ()) if record.path != UPLOADS]
+
+
+def _has_uploads(store: Home) -> bool:
+    manifest = store.known_manifest()
+    return manifest is not None and any(record.path == UPLOADS for record in manifest.sources)
 
 
 def _source(path: Path, prefix: str | None, known: list[Source]) -> Source:
@@ -422,41 +469,6 @@ def _refuse_unknown(removed: list[str], known: list[Source]) -> None:
         raise WhenceError(f"{', '.join(sorted(unknown))} is not a source of this index. Its sources: {names}")
 
 
-def _parse_filters(given: list[str]) -> dict[str, Any]:
-    filters: dict[str, Any] = {}
-    for text in given:
-        for field, condition in _parse_filter(text).items():
-            if field in filters:
-                raise QuestionError(
-                    f"There are two filters on {field!r}. For any of several values give a list: "
-                    f"--filter '{json.dumps({field: ['router', 'switch']})}'"
-                )
-            filters[field] = condition
-    return filters
-
-
-def _parse_filter(text: str) -> dict[str, Any]:
-    if text.lstrip().startswith("{"):
-        try:
-            parsed: dict[str, Any] = json.loads(text)
-        except (ValueError, RecursionError) as exc:
-            raise QuestionError(f"The filter {text[:80]!r} is not JSON: {exc}.") from exc
-        return parsed
-    field, equals, value = text.partition("=")
-    if not equals or not field:
-        raise QuestionError(f"The filter {text!r} is not FIELD=VALUE. For example: --filter product=router")
-    return {field: _filter_values(value)}
-
-
-def _filter_values(value: str) -> list[str | int | float | bool]:
-    """Return the readings of a value: as text, and as the number or truth value it may stand for."""
-    try:
-        parsed = json.loads(value)
-    except (ValueError, RecursionError):
-        return [value]
-    return [value, parsed] if isinstance(parsed, int | float | bool) else [value]
-
-
 def _print_answer(answer: Answer, as_json: bool) -> None:
     if as_json:
         print_line(AnswerJson.of(answer).model_dump_json())
@@ -466,27 +478,9 @@ def _print_answer(answer: Answer, as_json: bool) -> None:
 
 def _print_report(report: SyncReport, as_json: bool) -> None:
     if as_json:
-        _print_json(SyncReportJson.of(report))
+        print_json(SyncReportJson.of(report))
     else:
         show_report(output, report)
-
-
-def _print_done(record: BaseModel, message: str, as_json: bool) -> None:
-    if as_json:
-        _print_json(record)
-    else:
-        output.print(Text(visible(message)))
-
-
-def _print_json(record: BaseModel) -> None:
-    print_line(json.dumps(record.model_dump(), ensure_ascii=False))
-
-
-def print_line(text: str) -> None:
-    """Write a line of data to standard output, always in UTF-8."""
-    with checked_output():
-        sys.stdout.buffer.write(text.encode() + b"\n")
-        sys.stdout.flush()
 
 
 def _fail(error: WhenceError, *, code: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -30,6 +32,7 @@ from index.errors import WhenceError
 
 # A document's text must not move the cursor, set colours or turn the writing direction of the terminal.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+PIPE_WIDTH = 1_000_000  # columns; wider than any line
 SHOWN_REJECTED = 20
 INDENT = "   "
 
@@ -41,6 +44,10 @@ class OutputConsole(Console):
         """Print as any console does."""
         with checked_output():
             super().print(*objects, **options)
+
+
+# In a file or a pipe lines are neither wrapped nor cut, so that a quote stays whole and can be searched for.
+output = OutputConsole(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 
 class TerminalProgress:
@@ -107,6 +114,26 @@ def _abandon_output() -> None:
     """Let what is still in the buffer go nowhere: writing it at the end of the process would fail once more."""
     with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def print_line(text: str) -> None:
+    """Write a line of data to standard output, always in UTF-8."""
+    with checked_output():
+        sys.stdout.buffer.write(text.encode() + b"\n")
+        sys.stdout.flush()
+
+
+def print_json(record: BaseModel) -> None:
+    """Write a record to standard output, as a line of JSON."""
+    print_line(json.dumps(record.model_dump(), ensure_ascii=False))
+
+
+def print_done(record: BaseModel, message: str, as_json: bool) -> None:
+    """Say what was done: a record for programs, or a sentence for people."""
+    if as_json:
+        print_json(record)
+    else:
+        output.print(Text(visible(message)))
 
 
 def show_answer(console: Console, answer: Answer) -> None:

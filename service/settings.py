@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from index.answers import DEFAULT_TOP_K, MAX_TOP_K
 from index.errors import WhenceError
 from index.generations import KEEP_GENERATIONS
+
+MEGABYTE = 1_000_000
+Names = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
@@ -40,11 +43,56 @@ class Settings(BaseSettings):
     )
     wait: float = Field(10.0, ge=0, description="Seconds to wait while another process writes.")
 
+    # the service
+    host: str = Field("127.0.0.1", description="Address to listen on; any but a loopback address needs a key.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=64, description="Processes that answer.")
+    root_path: str = Field("", description="Path under which a proxy serves this, such as /whence.")
+    watch: bool = Field(False, description="Whether sources are synced when their files change.")
+    bundled: bool = Field(True, description="Whether a home without an index gets the bundled documents.")
+    insecure: bool = Field(False, description="Whether to listen on any address without keys.")
+    require_key: bool = Field(False, description="Whether a loopback address needs a key, too: behind a proxy, say.")
+    allowed_hosts: Names = Field(
+        (), description="Names this service is reached by, separated by commas. Unset: any, on loopback only that."
+    )
+    cors_origins: Names = Field(
+        (), description="Origins whose pages may ask, separated by commas, such as https://docs.example.com."
+    )
+    queue: int = Field(512, ge=1, description="Questions that may wait; more are turned away.")
+    deadline: float = Field(30.0, gt=0, description="Seconds after which a waiting question is given up.")
+    max_body: int = Field(1 * MEGABYTE, ge=1_000, description="Bytes of a request's body that are read.")
+    max_upload: int = Field(200 * MEGABYTE, ge=1_000, description="Bytes of an upload that are read.")
+    question_log_days: int = Field(
+        0, ge=0, description="Days for which questions are kept for the insights; 0 keeps none."
+    )
+    feedback_days: int = Field(365, ge=1, description="Days for which feedback is kept.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="Form of the log; auto: text on a terminal, else JSON."
+    )
+    log_questions: bool = Field(False, description="Whether the log holds the text of questions.")
+
+    @field_validator("allowed_hosts", "cors_origins", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        """Read names separated by commas."""
+        return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("root_path")
+    @classmethod
+    def _as_prefix(cls, value: str) -> str:
+        return as_prefix(value)
+
     @field_validator("home", "cache")
     @classmethod
     def _with_home_of_user(cls, path: Path) -> Path:
         """Read `~` as the shell would; it often does not see these values."""
         return path.expanduser()
+
+
+def as_prefix(path: str) -> str:
+    """Write a path as a prefix: with a slash before it and none after it, or empty."""
+    bare = path.strip("/")
+    return f"/{bare}" if bare else ""
 
 
 def read_settings() -> Settings:

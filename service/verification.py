@@ -29,13 +29,22 @@ def read_citations(path: Path) -> list[SavedCitation]:
         text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise CitationError(f"{path} cannot be read: {exc}. Name a file written by whence ask --json.") from exc
-    try:
-        found = [citation for record in _records(text, path) for citation in _citations(record)]
-    except RecursionError as exc:
-        raise CitationError(f"{path} is nested too deeply. Name a file written by whence ask --json.") from exc
+    found = citations_in(_records(text, path))
     if not found:
         raise CitationError(f"{path} holds no citation. Name a file written by whence ask --json or whence batch.")
-    return list(dict.fromkeys(found))
+    return found
+
+
+def citations_in(value: Any) -> list[SavedCitation]:
+    """Find every citation in parsed JSON, at any depth, each once, in order.
+
+    Raises:
+        CitationError: one lacks what is needed to check it, or the value is nested too deeply.
+    """
+    try:
+        return list(dict.fromkeys(_citations(value)))
+    except RecursionError as exc:
+        raise _too_deep() from exc
 
 
 def verify_citations(citations: Sequence[SavedCitation], home: Home) -> list[Verification]:
@@ -53,6 +62,8 @@ def _records(text: str, path: Path) -> list[Any]:
         return [json.loads(text)]
     except ValueError:
         return list(_lines(text, path))
+    except RecursionError as exc:
+        raise _too_deep() from exc
 
 
 def _lines(text: str, path: Path) -> Iterator[Any]:
@@ -61,8 +72,14 @@ def _lines(text: str, path: Path) -> Iterator[Any]:
         if line.strip():
             try:
                 yield json.loads(line)
+            except RecursionError as exc:
+                raise _too_deep() from exc
             except ValueError as exc:
                 raise CitationError(f"{path}, line {number} is not JSON: {exc}.") from exc
+
+
+def _too_deep() -> CitationError:
+    return CitationError("What was given is nested too deeply. Give answers as they were saved.")
 
 
 def _citations(value: Any) -> Iterator[SavedCitation]:

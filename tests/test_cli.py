@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from beir import write_dataset
+from putting import kept
 from tiny_models import write_tiny_model
 
 from index.embeddings import Encoder, load_encoder
@@ -28,6 +29,8 @@ from index.errors import EvaluationError
 from index.evaluation import METRICS, read_run
 from index.generations import Generation, Home
 from index.models import DEFAULT_MODEL
+from index.state import State
+from index.uploads import Uploads
 from service.cli import main, seeds_folder
 from service.settings import Settings
 
@@ -425,6 +428,19 @@ def test_the_bundled_documents_give_way_to_ones_own(whence: Whence, docs: Path) 
     assert "building one from the bundled documents" in first.err
     report = whence("index", docs, "--json").record
     assert (report["documents"], len(report["removed"])) == (2, 5)
+
+
+def test_what_was_put_over_http_stays_without_being_named(whence: Whence, docs: Path, tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    with State(home.path) as state:
+        uploads = Uploads(home.path, state)
+        uploads.apply([kept(state, uploads, "note.md", "# Note\n\nBring the key.")])
+    assert whence("index", docs, "--json").record["documents"] == 3
+    assert whence("index", "--remove", docs, "--json").record["documents"] == 1
+    assert whence("index", "--json").record["is_new"] is False
+    other = write_tiny_model(tmp_path / "other", seed=1)
+    report = whence("index", "--model", other, "--json").record
+    assert (report["encoded"], report["unchanged"]) == (1, 1)
 
 
 def test_nothing_to_index_is_an_error(whence: Whence) -> None:

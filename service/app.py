@@ -1,0 +1,172 @@
+"""The application: routes, middleware and what they work with, put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from index.embeddings import Encoder, load_encoder
+from index.generations import Home
+from index.state import State
+from index.uploads import Uploads
+from service.access import Access, Cors, Gate, describe_access
+from service.auth import KeyStore
+from service.bodies import BodyLimits
+from service.departures import handle_departures
+from service.feedback import FeedbackStore
+from service.headers import SecurityHeaders
+from service.indexer import Indexer
+from service.line import Line
+from service.logs import RequestLog
+from service.metrics import Metrics
+from service.prefix import Prefix
+from service.problems import documented, handle_problems
+from service.routes import asking, documents, feedback, generations, operations, pages, tasks
+from service.schemas import ProblemJson
+from service.services import Services
+from service.serving import Serving
+from service.settings import Settings
+from service.tasks import TaskQueue
+from service.watching import Watcher
+
+logger = logging.getLogger(__name__)
+
+ANYWHERE = (
+    "malformed_request",
+    "head_timeout",
+    "head_too_large",
+    "host_refused",
+    "key_required",
+    "key_unknown",
+    "key_expired",
+    "scope_missing",
+    "origin_refused",
+    "body_timeout",
+    "body_too_large",
+    "rate_exceeded",
+    "internal",
+)
+# A worker that takes the place of another one answers no question with "starting": it opens the index first.
+OPENING_S = 20.0
+DESCRIPTION = "Answers questions in the exact words of a team's documents, and says whence they come."
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the application; index and model are loaded when it starts.
+
+    Raises:
+        StateError: the state of the home cannot be opened.
+    """
+    services = _services(settings)
+    app = FastAPI(
+        title="Whence",
+        version=version("whence"),
+        description=DESCRIPTION,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses=documented(*ANYWHERE),
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.state.services = services
+    for module in (asking, documents, tasks, generations, feedback, operations, pages):
+        app.include_router(module.router)
+    handle_problems(app)
+    handle_departures(app)
+    _add_middleware(app, services)
+    app.openapi = partial(_openapi, app, app.openapi)  # type: ignore[method-assign]
+    return app
+
+
+def _services(settings: Settings) -> Services:
+    home, state, metrics = Home(settings.home), State(settings.home), Metrics()
+    serving = Serving(home, partial(_load_encoder, settings), on_change=metrics.generation)
+    tasks = TaskQueue(state)
+    indexer = Indexer(settings, tasks)
+    return Services(
+        settings=settings,
+        home=home,
+        state=state,
+        serving=serving,
+        line=Line(serving, metrics, bound=settings.queue, deadline_s=settings.deadline),
+        keys=KeyStore(state),
+        tasks=tasks,
+        uploads=Uploads(settings.home, state),
+        indexer=indexer,
+        watcher=Watcher(home, tasks, wake=indexer.wake, is_wanted=settings.watch),
+        feedback=FeedbackStore(
+            state, question_log_days=settings.question_log_days, feedback_days=settings.feedback_days
+        ),
+        metrics=metrics,
+    )
+
+
+def _add_middleware(app: FastAPI, services: Services) -> None:
+    """Put around the routes what every request passes, from the inside out."""
+    settings, keys, metrics = services.settings, services.keys, services.metrics
+    app.add_middleware(BodyLimits, max_body=settings.max_body, max_upload=settings.max_upload)
+    app.add_middleware(Access, settings=settings, keys=keys)
+    app.add_middleware(Cors, settings=settings, keys=keys)
+    app.add_middleware(Gate, settings=settings, keys=keys)
+    app.add_middleware(RequestLog, metrics=metrics)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Prefix, root_path=settings.root_path)
+
+
+def _load_encoder(settings: Settings, name: str) -> Encoder:
+    return load_encoder(
+        settings.model or name, cache_folder=settings.cache / "models", backend=settings.backend, may_download=False
+    )
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    await anyio.to_thread.run_sync(_start, services)
+    try:
+        yield
+    finally:
+        await anyio.to_thread.run_sync(_stop, services)
+
+
+def _start(services: Services) -> None:
+    has_index = services.home.published_name() is not None
+    if not has_index:
+        what = "one from the bundled documents" if services.settings.bundled else "an empty one"
+        logger.info("No index in %s yet: building %s", services.home.path, what)
+        services.tasks.enqueue_sync(bundled=services.settings.bundled)
+    services.serving.start(wait_s=OPENING_S if has_index else 0.0)
+    services.line.start()
+    services.feedback.start()
+    services.indexer.start()
+    services.watcher.start()
+
+
+def _stop(services: Services) -> None:
+    """Answer what waits, then let go of everything; what is to be written is taken up at the next start."""
+    services.line.close()
+    services.watcher.close()
+    services.indexer.close()
+    services.serving.stop()
+    services.feedback.close()
+    services.keys.close()
+    services.state.close()
+
+
+def _openapi(app: FastAPI, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Describe the service, with the form of every problem."""
+    described = make()
+    schemas = described["components"]["schemas"]
+    if "Problem" not in schemas:
+        problem = ProblemJson.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs"))
+        schemas["Problem"] = problem
+        describe_access(described, app.state.services.settings)
+    return described

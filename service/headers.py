@@ -1,0 +1,67 @@
+"""Headers that tell a browser what an answer may not do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PAGE_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "connect-src 'self'",
+        "font-src 'self'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        # No text becomes markup in the pages, so no text of a document can become a script.
+        "require-trusted-types-for 'script'",
+    )
+)
+CLOSED_POLICY = "default-src 'none'; frame-ancestors 'none'"
+HEADERS: Mapping[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+
+
+class SecurityHeaders:
+    """Middleware that adds to each response the headers that keep browsers safe; what a response sets itself stays.
+
+    Args:
+        app: what stands behind it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and add to the head of the response."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_api = scope["path"].removeprefix(scope.get("root_path", "")).startswith("/v1/")
+
+        async def secured(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _secure(MutableHeaders(scope=message), is_api=is_api)
+            await send(message)
+
+        await self._app(scope, receive, secured)
+
+
+def _secure(headers: MutableHeaders, *, is_api: bool) -> None:
+    is_page = headers.get("content-type", "").startswith("text/html")
+    headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_page else CLOSED_POLICY)
+    for name, value in HEADERS.items():
+        headers.setdefault(name, value)
+    if is_api:
+        headers.setdefault("Cache-Control", "no-store")

@@ -1,0 +1,111 @@
+"""Starting the service: its address, its processes, and its end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from contextlib import closing
+from functools import partial
+
+from fastapi import FastAPI
+from uvicorn import Config, Server
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from index.errors import WhenceError
+from index.state import State
+from service.access import refuse_to_bind
+from service.auth import KeyStore
+from service.logs import configure_logging
+from service.metrics import shared_metrics
+from service.protocol import HeadLimitProtocol
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2_048  # connections that the system holds until they are taken
+KEEP_ALIVE_S = 30
+SHUTDOWN_S = 30  # for the requests under way
+WORKER_START_S = 60  # after which one that gives no sign of life is replaced; a busy machine is slow to start it
+
+
+def serve(settings: Settings) -> None:
+    """Serve until the process is told to end (SIGINT, SIGTERM); requests under way are finished.
+
+    Raises:
+        WhenceError: the address needs a key and there is none, or it cannot be listened on.
+    """
+    with State(settings.home) as state:
+        refuse_to_bind(settings, KeyStore(state))
+    configure_logging(settings)
+    with closing(_listen(settings.host, settings.port)) as listener:
+        logger.info("Whence is at %s", _address(listener, settings.root_path))
+        if settings.workers == 1:
+            _run_alone(settings, listener)
+        else:
+            _run_workers(settings, listener)
+
+
+def worker_app(settings: Settings) -> FastAPI:
+    """Build the application in the process that serves it."""
+    from service.app import create_app  # late, so that the process that only starts others stays small
+
+    configure_logging(settings)
+    return create_app(settings)
+
+
+def _config(settings: Settings) -> Config:
+    return Config(
+        partial(worker_app, settings),
+        factory=True,
+        workers=settings.workers,
+        loop="uvloop",
+        http=HeadLimitProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_worker_healthcheck=WORKER_START_S,
+    )
+
+
+def _run_alone(settings: Settings, listener: socket.socket) -> None:
+    # uvicorn raises the signal that ended it once more; being asked to end is no failure.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    Server(_config(settings)).run(sockets=[listener])
+
+
+def _run_workers(settings: Settings, listener: socket.socket) -> None:
+    with shared_metrics():
+        supervisor = Multiprocess(_config(settings), sockets=[listener])
+        supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        sys.exit(STARTUP_FAILURE)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as exc:
+        raise WhenceError(
+            f"{host} port {port} cannot be listened on: {exc.strerror or exc}. Choose another: --host, --port"
+        ) from exc
+    listener.set_inheritable(True)
+    return listener
+
+
+def _address(listener: socket.socket, root_path: str) -> str:
+    host, port, *_ = listener.getsockname()
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{root_path}/"

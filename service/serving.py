@@ -1,0 +1,198 @@
+"""The generation that is served now, and taking over the next one without a failed request."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from index.answers import Question, answer_questions, check_model
+from index.corpus import Corpus
+from index.embeddings import Encoder
+from index.errors import WhenceError
+from index.generations import Generation, Home
+from index.manifest import Manifest
+from service.problems import Problem
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.25
+RETRY_S = 5.0  # before a generation that could not be opened is tried again
+WARM_UP = Question("What is written here?")
+
+
+class Served:
+    """An open generation with what is needed to ask it.
+
+    Attributes:
+        generation: one thread at a time may ask it.
+        encoder: of its model.
+        corpus: a second connection to its corpus, for reading documents beside the questions.
+        corpus_lock: held while `corpus` is used.
+        leases: how many use it now.
+    """
+
+    def __init__(self, generation: Generation, encoder: Encoder) -> None:
+        self.generation = generation
+        self.encoder = encoder
+        self.corpus = Corpus(generation.folder / "corpus.sqlite")
+        self.corpus_lock = threading.Lock()
+        self.leases = 0
+
+    def close(self) -> None:
+        """Close its files."""
+        self.corpus.close()
+        self.generation.close()
+
+
+class Serving:
+    """Keeps the published generation of a home open, and follows when another one is published.
+
+    A generation that is being used stays open until its last user is done, also when it is pruned meanwhile.
+
+    Args:
+        home: to serve.
+        load_encoder: gives the encoder of a model by its name.
+        on_change: told of each generation that is served from now on.
+    """
+
+    def __init__(
+        self, home: Home, load_encoder: Callable[[str], Encoder], *, on_change: Callable[[Manifest], None]
+    ) -> None:
+        self._home = home
+        self._load_encoder = load_encoder
+        self._on_change = on_change
+        self._served: Served | None = None
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._opened_once = threading.Event()
+        self._refused: tuple[str, float] | None = None
+        self._thread = threading.Thread(target=self._follow, name="serving", daemon=True)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a generation and its model are loaded and warm."""
+        return self._served is not None
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the generation that is served.
+
+        Raises:
+            Problem: nothing is served yet.
+        """
+        return self._current().generation.manifest
+
+    def start(self, *, wait_s: float = 0.0) -> None:
+        """Begin to follow the home, in a thread of its own.
+
+        Args:
+            wait_s: how long to wait until a generation is served.
+        """
+        self._thread.start()
+        self._opened_once.wait(wait_s)
+
+    def stop(self) -> None:
+        """Stop following, and close what nobody uses any more."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._swap(None)
+
+    @contextmanager
+    def lease(self) -> Iterator[Served]:
+        """Give the generation that is served now; it stays open during the block.
+
+        Raises:
+            Problem: nothing is served yet.
+        """
+        with self._lock:
+            served = self._current()
+            served.leases += 1
+        try:
+            yield served
+        finally:
+            with self._lock:
+                served.leases -= 1
+                self._close_unused(served)
+
+    @contextmanager
+    def corpus(self) -> Iterator[Corpus]:
+        """Give the corpus of the generation that is served now, to one thread at a time.
+
+        Raises:
+            Problem: nothing is served yet.
+        """
+        with self.lease() as served, served.corpus_lock:
+            yield served.corpus
+
+    def _current(self) -> Served:
+        if self._served is None:
+            raise Problem("starting", "The index is being opened or built. Ask again in a moment.")
+        return self._served
+
+    def _follow(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._refresh()
+            except Exception:  # the edge of the thread: whatever happens, what is served goes on being served
+                logger.exception("The published generation could not be opened")
+                self._stopping.wait(RETRY_S)
+            self._stopping.wait(POLL_S)
+
+    def _refresh(self) -> None:
+        """Open the published generation if it is another one than is served."""
+        name = self._home.published_name()
+        served = self._served
+        if name is None or (served is not None and served.generation.name == name) or self._was_refused(name):
+            return
+        try:
+            fresh = self._opened()
+        except WhenceError as error:
+            self._refused = (name, time.monotonic())
+            logger.error("Generation %s is not served: %s", name, error)
+            return
+        if served is not None and fresh.generation.name == served.generation.name:
+            # What is published is damaged, and what is served is the newest good one.
+            fresh.close()
+            return
+        self._swap(fresh)
+        self._opened_once.set()
+        logger.info("Generation %s is served", fresh.generation.name)
+        self._on_change(fresh.generation.manifest)
+
+    def _was_refused(self, name: str) -> bool:
+        if self._refused is None or self._refused[0] != name:
+            return False
+        return time.monotonic() < self._refused[1] + RETRY_S
+
+    def _opened(self) -> Served:
+        """Open the published generation, and ask it once, so that no reader pays for its first question."""
+        generation = self._home.open_current()
+        try:
+            encoder = self._encoder_of(generation)
+            answer_questions(generation, encoder, [WARM_UP])
+            return Served(generation, encoder)
+        except BaseException:
+            generation.close()
+            raise
+
+    def _encoder_of(self, generation: Generation) -> Encoder:
+        model, served = generation.manifest.model, self._served
+        if served is not None and served.encoder.identity.files_sha256 == model.files_sha256:
+            return served.encoder
+        encoder = self._load_encoder(model.name)
+        check_model(generation, encoder)
+        return encoder
+
+    def _swap(self, fresh: Served | None) -> None:
+        with self._lock:
+            old, self._served = self._served, fresh
+            if old is not None:
+                self._close_unused(old)
+
+    def _close_unused(self, served: Served) -> None:
+        if served.leases == 0 and served is not self._served:
+            served.close()

@@ -1,0 +1,235 @@
+"""Questions wait in a bounded line, are answered together, and are dropped when nobody waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from index.answers import Question, answer_questions
+from index.embeddings import Embeddings, Encoder
+from index.errors import ModelError
+from index.generations import Generation
+from service.departures import ClientGoneError
+from service.line import MAX_TOGETHER, Line
+from service.metrics import Metrics
+from service.problems import Problem
+from service.serving import Served
+
+RED = Question("What does the red light mean?")
+DESCALE = Question("How often should I descale the kettle?")
+
+
+class Gate:
+    """An encoder that holds every question until it is opened, and notes what came together."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self.identity, self.tokenizer = encoder.identity, encoder.tokenizer
+        self.opened, self.entered = threading.Event(), threading.Event()
+        self.seen: list[list[str]] = []
+        self.failing = ""
+
+    def encode_documents(self, texts: Sequence[str], *, on_progress: object = None) -> Embeddings:
+        """See `Encoder`."""
+        return self._encoder.encode_documents(texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> Embeddings:
+        """See `Encoder`."""
+        self.seen.append(list(texts))
+        self.entered.set()
+        assert self.opened.wait(timeout=30)
+        if self.failing in texts:
+            raise ValueError("the model stumbles over this one")
+        return np.asarray(self._encoder.encode_queries(texts))
+
+
+class Handbooks:
+    """What the line needs to know of what is served: one generation, always the same."""
+
+    def __init__(self, generation: Generation, encoder: Encoder) -> None:
+        self._served = Served(generation, encoder)
+        self.manifest = generation.manifest
+
+    @contextmanager
+    def lease(self) -> Iterator[Served]:
+        """See `Serving`."""
+        yield self._served
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        self._served.corpus.close()
+
+
+@pytest.fixture
+def gate(encoder: Encoder) -> Gate:
+    """An encoder that is closed to begin with."""
+    return Gate(encoder)
+
+
+@contextmanager
+def line_of(generation: Generation, gate: Gate, *, bound: int = 100, deadline_s: float = 30.0) -> Iterator[Line]:
+    """Run a line over a generation."""
+    served = Handbooks(generation, gate)
+    line = Line(served, Metrics(), bound=bound, deadline_s=deadline_s)  # type: ignore[arg-type]
+    line.start()
+    try:
+        yield line
+    finally:
+        gate.opened.set()
+        line.close()
+        served.close()
+
+
+async def never() -> None:
+    """Stay: this client does not leave."""
+    await asyncio.Event().wait()
+
+
+async def entered(gate: Gate) -> None:
+    """Wait until the answering thread is busy."""
+    assert await asyncio.to_thread(gate.entered.wait, 30)
+
+
+def test_an_answer_is_the_one_that_the_library_gives(handbook: Generation, encoder: Encoder, gate: Gate) -> None:
+    gate.opened.set()
+    with line_of(handbook, gate) as line:
+        answers = asyncio.run(line.ask([RED, DESCALE], gone=never))
+    assert answers == answer_questions(handbook, encoder, [RED, DESCALE])
+
+
+def test_what_waits_is_answered_together(handbook: Generation, gate: Gate) -> None:
+    async def ask_while_busy(line: Line) -> None:
+        first = asyncio.ensure_future(line.ask([RED], gone=never))
+        await entered(gate)
+        others = [asyncio.ensure_future(line.ask([DESCALE], gone=never)) for _ in range(5)]
+        await asyncio.sleep(0)
+        assert len(line) == 5
+        gate.opened.set()
+        await asyncio.gather(first, *others)
+
+    with line_of(handbook, gate) as line:
+        asyncio.run(ask_while_busy(line))
+    assert gate.seen == [[RED.text], [DESCALE.text] * 5]
+
+
+def test_questions_asked_alone_overtake_a_batch_which_still_goes_on(handbook: Generation, gate: Gate) -> None:
+    batch = [Question(f"What is the use of salt number {number}?") for number in range(20)]
+    single = Question("Does the handle stay cool?")
+
+    async def ask_while_busy(line: Line) -> None:
+        first = asyncio.ensure_future(line.ask([RED], gone=never))
+        await entered(gate)
+        others = [asyncio.ensure_future(line.ask(batch, gone=never))]
+        await asyncio.sleep(0)
+        others += [asyncio.ensure_future(line.ask([single], gone=never)) for _ in range(15)]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await asyncio.gather(first, *others)
+
+    with line_of(handbook, gate) as line:
+        asyncio.run(ask_while_busy(line))
+    assert gate.seen[1] == [single.text] * 12 + [question.text for question in batch[:4]]
+    assert all(len(together) <= MAX_TOGETHER for together in gate.seen)
+    assert [text for together in gate.seen[2:] for text in together] == [single.text] * 3 + [
+        question.text for question in batch[4:]
+    ]
+
+
+def test_a_full_line_turns_questions_away(handbook: Generation, gate: Gate) -> None:
+    async def ask_too_much(line: Line) -> None:
+        first = asyncio.ensure_future(line.ask([RED], gone=never))
+        await entered(gate)
+        waiting = asyncio.ensure_future(line.ask([DESCALE, DESCALE], gone=never))
+        await asyncio.sleep(0)
+        with pytest.raises(Problem, match="2 questions wait already, and 2 may") as refusal:
+            await line.ask([RED], gone=never)
+        assert (refusal.value.code, refusal.value.status) == ("overloaded", 503)
+        assert refusal.value.headers["Retry-After"] == "1"
+        gate.opened.set()
+        await asyncio.gather(first, waiting)
+
+    with line_of(handbook, gate, bound=2) as line:
+        asyncio.run(ask_too_much(line))
+
+
+def test_a_question_that_waits_past_the_deadline_is_given_up_and_never_encoded(
+    handbook: Generation, gate: Gate
+) -> None:
+    async def ask_slowly(line: Line) -> None:
+        first = asyncio.ensure_future(line.ask([RED], gone=never))
+        await entered(gate)
+        with pytest.raises(Problem, match="No answer within") as refusal:
+            await line.ask([DESCALE], gone=never)
+        assert refusal.value.code == "deadline"
+        with pytest.raises(Problem):
+            await first
+
+    with line_of(handbook, gate, deadline_s=0.2) as line:
+        asyncio.run(ask_slowly(line))
+    assert gate.seen == [[RED.text]]
+
+
+def test_a_question_whose_client_has_left_is_never_encoded(handbook: Generation, gate: Gate) -> None:
+    async def leave(line: Line) -> None:
+        first = asyncio.ensure_future(line.ask([RED], gone=never))
+        await entered(gate)
+        left = asyncio.Event()
+        second = asyncio.ensure_future(line.ask([DESCALE], gone=left.wait))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        left.set()
+        with pytest.raises(ClientGoneError):
+            await second
+        gate.opened.set()
+        await first
+
+    with line_of(handbook, gate) as line:
+        asyncio.run(leave(line))
+    assert gate.seen == [[RED.text]]
+
+
+def test_one_question_that_cannot_be_answered_does_not_cost_the_others(handbook: Generation, gate: Gate) -> None:
+    bad = Question("What breaks the model?")
+    gate.failing = bad.text
+
+    async def ask_both(line: Line) -> list[object]:
+        first = asyncio.ensure_future(line.ask([RED], gone=never))
+        await entered(gate)
+        others = [asyncio.ensure_future(line.ask([question], gone=never)) for question in (bad, DESCALE)]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await first
+        return list(await asyncio.gather(*others, return_exceptions=True))
+
+    with line_of(handbook, gate) as line:
+        failure, (answer,) = asyncio.run(ask_both(line))  # type: ignore[misc]
+    assert isinstance(failure, ValueError)
+    assert answer.question == DESCALE.text
+
+
+def test_a_model_that_does_not_fit_is_said_to_everyone(handbook: Generation, gate: Gate) -> None:
+    gate.identity = replace(gate.identity, files_sha256="0" * 64)
+    with line_of(handbook, gate) as line, pytest.raises(ModelError, match="built with the model"):
+        asyncio.run(line.ask([RED], gone=never))
+
+
+def test_closing_answers_what_waits(handbook: Generation, gate: Gate) -> None:
+    async def ask_and_close(line: Line) -> None:
+        first = asyncio.ensure_future(line.ask([RED], gone=never))
+        await entered(gate)
+        second = asyncio.ensure_future(line.ask([DESCALE], gone=never))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(asyncio.to_thread(line.close))
+        await asyncio.sleep(0.05)
+        gate.opened.set()
+        answers = await asyncio.gather(first, second)
+        assert [answer.question for (answer,) in answers] == [RED.text, DESCALE.text]
+        await closing
+
+    with line_of(handbook, gate) as line:
+        asyncio.run(ask_and_close(line))
