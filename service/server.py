@@ -98,6 +98,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(BACKLOG)  # from now on those who come wait until a worker is there
     except OSError as exc:
         raise WhenceError(
             f"{host} port {port} cannot be listened on: {exc.strerror or exc}. Choose another: --host, --port"
