@@ -12,7 +12,6 @@ from typing import Any
 import anyio.to_thread
 from fastapi import FastAPI
 
-from index.embeddings import Encoder, load_encoder
 from index.generations import Home
 from index.state import State
 from index.uploads import Uploads
@@ -26,6 +25,7 @@ from service.indexer import Indexer
 from service.line import Line
 from service.logs import RequestLog
 from service.metrics import Metrics
+from service.models import load_model
 from service.prefix import Prefix
 from service.problems import documented, handle_problems
 from service.routes import asking, documents, feedback, generations, operations, pages, tasks
@@ -87,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _services(settings: Settings) -> Services:
     home, state, metrics = Home(settings.home), State(settings.home), Metrics()
-    serving = Serving(home, partial(_load_encoder, settings), on_change=metrics.generation)
+    serving = Serving(home, lambda name: load_model(settings, settings.model or name), on_change=metrics.generation)
     tasks = TaskQueue(state)
     indexer = Indexer(settings, tasks)
     return Services(
@@ -118,12 +118,6 @@ def _add_middleware(app: FastAPI, services: Services) -> None:
     app.add_middleware(RequestLog, metrics=metrics)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Prefix, root_path=settings.root_path)
-
-
-def _load_encoder(settings: Settings, name: str) -> Encoder:
-    return load_encoder(
-        settings.model or name, cache_folder=settings.cache / "models", backend=settings.backend, may_download=False
-    )
 
 
 @asynccontextmanager

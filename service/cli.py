@@ -23,7 +23,7 @@ from index.answers import Answer, Question, answer_questions
 from index.backups import back_up, restore
 from index.build import BuildSettings, SyncReport, sync
 from index.citations import Standing
-from index.embeddings import Encoder, load_encoder
+from index.embeddings import Encoder
 from index.errors import EvaluationError, NoGenerationError, QuestionError, SourceError, WhenceError
 from index.generations import Generation, Home
 from index.models import DEFAULT_MODEL
@@ -42,6 +42,7 @@ from service.display import (
 )
 from service.filter_syntax import parse_filters
 from service.keys_cli import keys
+from service.models import load_model
 from service.options import BackendOption, HomeOption, JsonOption, ModelOption, WaitOption
 from service.schemas import (
     AnswerJson,
@@ -332,7 +333,7 @@ def evaluate(
     if run is not None:
         with _writing_run(run):
             run.open("a").close()  # before hours are spent on what could not be written
-    encoder = _load_encoder(settings, settings.model or DEFAULT_MODEL, may_download=True)
+    encoder = load_model(settings, settings.model or DEFAULT_MODEL, may_download=True)
     with TerminalProgress(errors) as progress:
         folder = dataset.resolve()
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
@@ -378,7 +379,7 @@ def _open_index(settings: Settings) -> Iterator[tuple[Generation, Encoder]]:
         show_report(errors, _sync(store, [Source(seeds_folder(), is_bundled=True)], settings))
         generation = store.open_current()
     try:
-        yield generation, _load_encoder(settings, settings.model or generation.manifest.model.name)
+        yield generation, load_model(settings, settings.model or generation.manifest.model.name)
     finally:
         generation.close()
 
@@ -391,12 +392,6 @@ def _writing_run(run: Path) -> Iterator[None]:
         raise EvaluationError(
             f"The run {run} cannot be written: {exc.strerror or exc}. Name another file with --run."
         ) from exc
-
-
-def _load_encoder(settings: Settings, name: str, *, may_download: bool = False) -> Encoder:
-    return load_encoder(
-        name, cache_folder=settings.cache / "models", backend=settings.backend, may_download=may_download
-    )
 
 
 def _sync(
@@ -412,7 +407,7 @@ def _sync(
         source.root()  # before the model is loaded for nothing
     with TerminalProgress(errors) as progress:
         progress.start("Loading the model", None)
-        encoder = _load_encoder(settings, _model_for(store, settings), may_download=may_download)
+        encoder = load_model(settings, _model_for(store, settings), may_download=may_download)
         return sync(
             store,
             sources,

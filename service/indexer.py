@@ -24,7 +24,7 @@ from typing import BinaryIO, cast
 import filelock
 
 from index.build import BuildSettings, DocumentSource, SyncReport, sync
-from index.embeddings import Encoder, load_encoder
+from index.embeddings import Encoder
 from index.errors import SourceError, StateError, WhenceError, WriterBusyError
 from index.generations import Home
 from index.models import DEFAULT_MODEL
@@ -33,10 +33,11 @@ from index.state import State
 from index.uploads import UPLOADS, Change, Uploads, refusals
 from service.bundled import seeds_folder
 from service.logs import configure_logging
+from service.models import load_model
 from service.settings import Settings
 from service.tasks import Task, TaskKind, TaskQueue
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("service.indexer")  # run as a program, it would be called otherwise
 
 IDLE_S = 60.0  # after which an indexer without work ends
 POLL_S = 0.25  # how often it looks for work that another worker enqueued
@@ -270,11 +271,7 @@ class _Indexing:
 
     def _encoder(self, model: str) -> Encoder:
         if model not in self._encoders:
-            self._encoders = {
-                model: load_encoder(
-                    model, cache_folder=self._settings.cache / "models", backend=self._settings.backend
-                )
-            }
+            self._encoders = {model: load_model(self._settings, model)}
         return self._encoders[model]
 
 
