@@ -1,5 +1,7 @@
 # Build:  docker build -t whence .
 # Ask:    docker run --rm -v whence:/data whence ask "How much memory did Pingora save?"
+# Serve:  docker run --rm -v whence:/data whence keys create --name me      (others can reach it, so it needs a key)
+#         docker run --rm -v whence:/data -p 8000:8000 whence
 # Index:  docker run --rm -v whence:/data -v "$PWD/docs:/docs:ro" whence index /docs
 
 FROM python:3.11-slim AS build
@@ -28,5 +30,6 @@ ENV PATH=/opt/whence/bin:$PATH \
     WHENCE_HOME=/data
 USER whence
 VOLUME /data
+EXPOSE 8000
 ENTRYPOINT ["whence"]
-CMD ["status"]
+CMD ["serve", "--host", "0.0.0.0"]
