@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from index.errors import WhenceError
 from index.generations import utc_now
-from service.auth import DEFAULT_PORTS, TOKEN_PREFIX, ApiKey, KeyStore, parse_origin
+from service.auth import DEFAULT_PORTS, KEY_MARK, ApiKey, KeyStore, parse_origin
 from service.auth import Scope as KeyScope
 from service.problems import Problem, problem_response, request_id
 from service.rates import Allowance
@@ -203,8 +203,8 @@ class Access:
     """Middleware that lets a request through to its route if its key is for that.
 
     It stands directly before the routes and finds the one that will be taken, as the router does. What is not there
-    is not held back: the router says so. Without a key an open service allows everything, but one of ours that is sent
-    counts there, too.
+    is not held back: the router says so. Without a key an open service allows everything, but one of ours that is
+    sent counts there, too.
 
     Args:
         app: what stands behind it.
@@ -236,7 +236,7 @@ class Access:
         headers = Headers(scope=scope)
         token = _token(headers)
         # Clients made for other services send something, whether it is asked for or not.
-        counts = self._needs_key or (token is not None and token.startswith(TOKEN_PREFIX))
+        counts = self._needs_key or (token is not None and token.startswith(KEY_MARK))
         if needed is None or not counts:
             return None
         if token is None:

@@ -26,8 +26,8 @@ DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 _ID_BYTES = 6
 _SECRET_BYTES = 32
-TOKEN_PREFIX = "whence_"
-_TOKEN = re.compile(rf"{TOKEN_PREFIX}(?:pub_)?([0-9a-f]{{{2 * _ID_BYTES}}})_[0-9a-f]{{{2 * _SECRET_BYTES}}}", re.ASCII)
+KEY_MARK = "whence_"  # how our keys begin
+_TOKEN = re.compile(rf"{KEY_MARK}(?:pub_)?([0-9a-f]{{{2 * _ID_BYTES}}})_[0-9a-f]{{{2 * _SECRET_BYTES}}}", re.ASCII)
 _NAME = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_NAME}}}")
 _ORIGIN = re.compile(r"(https?)://(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.A | re.I)
 _NO_DIGEST = bytes(hashlib.sha256().digest_size)

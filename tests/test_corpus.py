@@ -209,7 +209,8 @@ def test_records_of_a_markdown_document(tmp_path: Path, encoder: Encoder) -> Non
 
 
 def test_the_outline_tells_each_heading_and_where_its_text_begins(tmp_path: Path, encoder: Encoder) -> None:
-    text = "# Guide\n\n## Setup\n\nPlug it in.\n\n### Light\n\nIt is red.\n\nIt is blue.\n\n## Reset\n\nHold the button.\n"
+    setup = "## Setup\n\nPlug it in.\n\n### Light\n\nIt is red.\n\nIt is blue."
+    text = f"# Guide\n\n{setup}\n\n## Reset\n\nHold the button.\n"
     document = markdown_document("guide.md", text)
     write(tmp_path / "corpus", [Written(document, split(document, encoder.tokenizer))])
     with opened(tmp_path / "corpus") as corpus:
