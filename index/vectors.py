@@ -8,6 +8,7 @@ Sentence embeddings only rescore candidates that are already found; one byte for
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,10 @@ class ChunkVectors:
         """
         wanted = top_k + 1
         while True:
-            (similarities,), (rows,) = self._index.search(
-                embedding[None, :], min(wanted, available), params=parameters
-            )
+            with _one_thread():
+                (similarities,), (rows,) = self._index.search(
+                    embedding[None, :], min(wanted, available), params=parameters
+                )
             if wanted >= available or similarities[-1] < similarities[top_k - 1]:
                 return rows, similarities
             wanted *= 2
@@ -199,6 +201,20 @@ class SentenceVectors:
         vectors = self._quantised[positions].astype(np.float32)
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
         return _products(vectors, embedding) / np.maximum(lengths, 1e-12), bounds
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let FAISS use one thread: for a single query a second one has nothing to do, and waits busily.
+
+    torch takes the number of its threads from the same place, so it is put back.
+    """
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def _products(vectors: Embeddings, embedding: Embeddings) -> Scores:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +19,14 @@ from index.answers import Question, answer_questions
 from index.build import sync
 from index.embeddings import (
     BATCH_TEXTS,
+    Embeddings,
     Encoder,
     ModelIdentity,
     ModelTokenizer,
     OnnxEncoder,
+    OnProgress,
     TorchEncoder,
+    agree,
     load_encoder,
 )
 from index.errors import ModelError
@@ -96,6 +101,65 @@ def test_a_question_gets_the_same_bits_alone_and_in_a_batch(
     together = each.encode_queries(TEXTS)
     alone = [each.encode_queries([text])[0] for text in TEXTS]
     assert together.tobytes() == np.stack(alone).tobytes()
+
+
+def test_questions_of_one_length_get_the_same_bits_together_and_alone(encoder: Encoder) -> None:
+    sentence = "how do I reset the password of the old router when its red light blinks twice a day"
+    words = sentence.split()
+    questions = [
+        " ".join([*words[first:], *words[:first]][:count]) for first in range(18) for count in (2, 7, 11, 18)
+    ]
+    together = encoder.encode_queries(questions)
+    alone = [encoder.encode_queries([question])[0] for question in questions]
+    assert together.tobytes() == np.stack(alone).tobytes()
+
+
+class RoundingSession:
+    """A model on a machine where batches round in another way."""
+
+    def __init__(self, session: OnnxSession) -> None:
+        self._session = session
+        self.sizes: list[int] = []
+        self.token_ids = session.token_ids
+
+    def embed(self, token_ids: list[list[int]]) -> Embeddings:
+        self.sizes.append(len(token_ids))
+        embeddings = self._session.embed(token_ids)
+        return embeddings if len(token_ids) == 1 else np.nextafter(embeddings, np.float32(1))
+
+
+def test_where_batches_change_bits_questions_are_encoded_one_at_a_time(
+    encoder: Encoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(encoder, OnnxEncoder)
+    rounding = copy.copy(encoder)
+    vars(rounding).pop("_batches_keep_bits", None)
+    rounding._session = session = RoundingSession(encoder._session)  # type: ignore[assignment]
+    questions = ["What is it?", "Who was it?", "Where is it?"]
+    assert rounding.encode_queries(questions).tobytes() == encoder.encode_queries(questions).tobytes()
+    assert session.sizes[-3:] == [1, 1, 1]
+    assert "questions are encoded one at a time" in caplog.text
+    assert not agree(encoder, Shifted(encoder))
+
+
+class Shifted:
+    """An encoder whose last bit is another one."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.identity, self.tokenizer, self._encoder = encoder.identity, encoder.tokenizer, encoder
+
+    def encode_queries(self, texts: Sequence[str]) -> Embeddings:
+        return np.nextafter(self._encoder.encode_queries(texts), np.float32(1))
+
+    def encode_documents(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Embeddings:
+        return self._encoder.encode_documents(texts, on_progress=on_progress)
+
+
+def test_one_thread_gives_the_bits_of_all(encoder: Encoder, cache_folder: Path) -> None:
+    one = load_encoder(DEFAULT_MODEL, cache_folder=cache_folder / "models", threads=1)
+    assert agree(encoder, one)
+    long = ["What does the red light of the router mean, and who can tell? " * count for count in (1, 2, 5, 12, 40)]
+    assert one.encode_queries(long).tobytes() == encoder.encode_queries(long).tobytes()
 
 
 def test_documents_come_back_in_their_order_whatever_their_length(encoder: Encoder) -> None:

@@ -89,6 +89,16 @@ def test_an_empty_index_finds_nothing() -> None:
     assert rows.tolist() == []
 
 
+def test_a_search_leaves_the_number_of_threads_as_it_was() -> None:
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        indexed(unit_rows(4, 8).astype(np.float16)).search(unit_rows(1, 8)[0], top_k=2)
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
 def test_an_embedding_of_another_dimension_is_refused_with_both_numbers() -> None:
     vectors = indexed(unit_rows(3, 8).astype(np.float16))
     with pytest.raises(QuestionError, match=r"shape \(16,\), the index 8 dimensions"):
