@@ -38,6 +38,8 @@ SCOPES: Mapping[tuple[str, str], KeyScope | None] = {
     ("POST", "/v1/ask"): ASK,
     ("POST", "/v1/ask/batch"): ASK,
     ("POST", "/v1/verify"): ASK,
+    ("POST", "/v1/chat"): ASK,
+    ("GET", "/v1/chat/suggestions"): ASK,
     ("POST", "/v1/feedback"): ASK,
     ("GET", "/v1/documents"): ASK,
     ("GET", "/v1/documents/{doc_id:path}"): ASK,

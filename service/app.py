@@ -28,7 +28,7 @@ from service.metrics import Metrics
 from service.models import load_model
 from service.prefix import Prefix
 from service.problems import documented, handle_problems
-from service.routes import asking, documents, feedback, generations, operations, pages, tasks
+from service.routes import asking, chat, documents, feedback, generations, operations, pages, tasks
 from service.schemas import ProblemJson
 from service.services import Services
 from service.serving import Serving
@@ -76,7 +76,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
-    for module in (asking, documents, tasks, generations, feedback, operations, pages):
+    for module in (asking, chat, documents, tasks, generations, feedback, operations, pages):
         app.include_router(module.router)
     handle_problems(app)
     handle_departures(app)

@@ -16,6 +16,7 @@ from service.indexer import Indexer
 from service.insights import Insights
 from service.line import Line
 from service.metrics import Metrics
+from service.openings import Openings
 from service.serving import Serving
 from service.settings import Settings
 from service.tasks import TaskQueue
@@ -40,6 +41,7 @@ class Services:
         feedback: what people said of answers, and the question log.
         metrics: counts and times.
         insights: groups questions without a good answer.
+        openings: finds what a chat can be opened with.
     """
 
     settings: Settings
@@ -55,6 +57,7 @@ class Services:
     feedback: FeedbackStore
     metrics: Metrics
     insights: Insights = field(default_factory=Insights)
+    openings: Openings = field(default_factory=Openings)
 
 
 def services_of(request: Request) -> Services:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,9 @@ from index.generations import KEEP_GENERATIONS
 
 MEGABYTE = 1_000_000
 Names = Annotated[tuple[str, ...], NoDecode]
+
+_LINK = re.compile(r"(?:https?://|mailto:|tel:)[^\s<>\"\\]+", re.IGNORECASE)
+_EMAIL = re.compile(r"[^\s@<>\":/]+@[^\s@<>\":/]+")
 
 
 class Settings(BaseSettings):
@@ -71,11 +75,48 @@ class Settings(BaseSettings):
     )
     log_questions: bool = Field(False, description="Whether the log holds the text of questions.")
 
+    # the chat
+    chat_greeting: str = Field(
+        "Hello! Ask me about these documents. I answer in their own words, and say where they stand.",
+        min_length=1,
+        description="Reply to a greeting.",
+    )
+    chat_thanks: str = Field("You are welcome.", min_length=1, description="Reply to thanks.")
+    chat_help: str = Field(
+        "Ask in a sentence, as you would ask a colleague. I answer in the exact words of these documents, say where "
+        "they stand, and tell you when I find nothing.",
+        min_length=1,
+        description="Reply to a call for help.",
+    )
+    chat_not_found: str = Field(
+        "I found no answer to that in these documents.",
+        min_length=1,
+        description="Reply when the documents do not answer.",
+    )
+    chat_questions: Names = Field(
+        (), description="Questions to open a chat with, separated by |. Unset: headings of the documents."
+    )
+    chat_handoff: str = Field(
+        "", description="Where people are sent when the documents do not answer: a link or an email address."
+    )
+    chat_handoff_label: str = Field("Ask a person", min_length=1, description="What that link is called.")
+
     @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _from_list(cls, value: Any) -> Any:
         """Read names separated by commas."""
         return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("chat_questions", mode="before")
+    @classmethod
+    def _from_questions(cls, value: Any) -> Any:
+        """Read questions separated by bars: they may well have commas."""
+        return tuple(filter(None, (part.strip() for part in value.split("|")))) if isinstance(value, str) else value
+
+    @field_validator("chat_handoff")
+    @classmethod
+    def _as_link(cls, value: str) -> str:
+        return as_link(value)
 
     @field_validator("root_path")
     @classmethod
@@ -93,6 +134,19 @@ def as_prefix(path: str) -> str:
     """Write a path as a prefix: with a slash before it and none after it, or empty."""
     bare = path.strip("/")
     return f"/{bare}" if bare else ""
+
+
+def as_link(target: str) -> str:
+    """Write what people are sent to as a link, an email address as `mailto:`; empty stays empty.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not target or _LINK.fullmatch(target):
+        return target
+    if _EMAIL.fullmatch(target):
+        return f"mailto:{target}"
+    raise ValueError("a link (https://..., mailto:..., tel:...) or an email address is wanted")
 
 
 def read_settings() -> Settings:

@@ -12,6 +12,9 @@ from index.build import sync
 from index.embeddings import Encoder, load_encoder
 from index.generations import Generation, Home
 from index.models import DEFAULT_MODEL
+from index.sources import Source
+
+SEEDS = Path(__file__).parents[1] / "seeds"
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +33,16 @@ def encoder(cache_folder: Path) -> Encoder:
 def home(tmp_path: Path) -> Home:
     """A home in which nothing has been published."""
     return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def seeds(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generation]:
+    """A generation of the bundled documents, open."""
+    home = Home(tmp_path_factory.mktemp("seeds"))
+    sync(home, [Source(SEEDS)], encoder)
+    generation = home.open_current()
+    yield generation
+    generation.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
+from conversations import CPP, DECADE, HYPE, STRUGGLED, SYSTEMS
 
 from index.answers import Answer, Question, answer_questions
-from index.build import sync
 from index.embeddings import Encoder
-from index.generations import Generation, Home
-from index.sources import Source
-
-SEEDS = Path(__file__).parents[1] / "seeds"
-SYSTEMS = "rust-in-2026-systems-programming.md"
-DECADE = "a-decade-of-rust.md"
-STRUGGLED = "rust-where-it-won-and-struggled.md"
-CPP = "rust-taking-over-from-cpp.md"
-HYPE = "rust-beyond-the-hype-cycle.md"
+from index.generations import Generation
 
 ANSWERABLE = {
     "Which microVM runs AWS Lambda?": {SYSTEMS, STRUGGLED, CPP},
@@ -52,16 +41,6 @@ UNANSWERABLE = (
     "How does photosynthesis work?",
     "What is the boiling point of nitrogen?",
 )
-
-
-@pytest.fixture(scope="module")
-def seeds(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generation]:
-    """The bundled documents, indexed."""
-    home = Home(tmp_path_factory.mktemp("seeds"))
-    sync(home, [Source(SEEDS)], encoder)
-    generation = home.open_current()
-    yield generation
-    generation.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated
 
@@ -71,7 +72,7 @@ async def ask_batch(body: AskBatchJson, request: Request, services: Here) -> Res
     """Answer up to 256 questions; each gets the answer it would get alone."""
     questions = [_question_at(place, given, services) for place, given in enumerate(body.questions)]
     answers = await services.line.ask(questions, gone=departure(request))
-    _log_questions(answers, request, services)
+    log_questions(answers, request, services)
     answers_json = ",".join(AnswerJson.of(answer).model_dump_json() for answer in answers)
     return Response(f'{{"answers":[{answers_json}]}}', media_type="application/json")
 
@@ -97,7 +98,7 @@ def verify_citations(body: VerifyJson, services: Here) -> VerificationsJson:
 
 async def _answer(question: Question, request: Request, services: Services) -> Response:
     (answer,) = await services.line.ask([question], gone=departure(request))
-    _log_questions([answer], request, services)
+    log_questions([answer], request, services)
     return Response(AnswerJson.of(answer).model_dump_json(), media_type="application/json")
 
 
@@ -119,7 +120,8 @@ def _question_at(place: int, given: str | AskJson, services: Services) -> Questi
         raise Problem("invalid_question", f"Question {place + 1}: {error}", fields=[field]) from error
 
 
-def _log_questions(answers: list[Answer], request: Request, services: Services) -> None:
+def log_questions(answers: Sequence[Answer], request: Request, services: Services) -> None:
+    """Note down what was asked, as far as the settings want it."""
     if services.settings.log_questions:
         request.scope["questions"] = [answer.question for answer in answers]
     for answer in answers:
