@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -307,6 +308,83 @@ def restore_command(
     settings = _settings(home=home, wait=wait)
     name = restore(Home(settings.home), file, wait_s=settings.wait)
     print_done(PublishedJson(published=name), f"Published {name} from {file}.", as_json)
+
+
+@app.command()
+def batch(
+    questions: Annotated[Path, typer.Argument(metavar="IN", help="Questions; - for standard input.")],
+    answers: Annotated[Path, typer.Argument(metavar="OUT", help="Where answers go; - for standard output.")],
+    top_k: Annotated[int | None, typer.Option("--top-k", help="Passages wanted, 1 to 100 (WHENCE_TOP_K).")] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="FIELD=VALUE, or a JSON object of filters; may be repeated."),
+    ] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Below it a question is not answered (WHENCE_MIN_CONFIDENCE).")
+    ] = None,
+    field: Annotated[str | None, typer.Option(help="That holds the question; else question or text.")] = None,
+    input_format: Annotated[
+        str | None, typer.Option(help="jsonl, csv, tsv, lines or parquet; else told by the name.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of the questions.")] = "utf-8",
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="jsonl, csv, parquet or trec; else told by the name.")
+    ] = None,
+    fields: Annotated[
+        str | None, typer.Option(help="Fields that are kept, separated by commas; else all of them.")
+    ] = None,
+    id_field: Annotated[str | None, typer.Option(help="That holds the query ids of a TREC run.")] = None,
+    for_spreadsheet: Annotated[
+        bool, typer.Option("--for-spreadsheet", help="Keep a CSV's cells from being taken for formulas.")
+    ] = False,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="End with the first row that fails.")] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start over, and replace the answers that are there.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Processes that answer; else one on each core.")
+    ] = None,
+    home: HomeOption = None,
+    model: ModelOption = None,
+    backend: BackendOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer the questions of a file; killed and started again, it goes on where it was.
+
+    Exit code 1 when a row has no answer, which then says why.
+    """
+    # Imported here: no other command needs it.
+    from service.batch import Batch, run, summary
+    from service.batch_formats import kind_of
+    from service.batch_options import STREAM, answer_shape, checked, question_file
+
+    settings = _settings(home=home, model=model, backend=backend, top_k=top_k, min_confidence=min_confidence)
+    shape = answer_shape(
+        answers,
+        form=output_format,
+        top_k=settings.top_k,
+        fields=fields,
+        id_field=id_field,
+        for_spreadsheet=for_spreadsheet,
+    )
+    wanted = Batch(
+        questions=question_file(questions, form=input_format, field=field, encoding=encoding),
+        answers=None if answers == STREAM else answers,
+        compression=kind_of(answers).compression,
+        shape=shape,
+        filters=parse_filters(filters or []),
+        min_confidence=settings.min_confidence,
+        workers=workers or len(os.sched_getaffinity(0)),
+        fails_fast=fail_fast,
+        restarts=restart,
+    )
+    manifest = run(checked(wanted), settings, errors)
+    if as_json and wanted.answers is not None:
+        print_json(manifest)
+    else:
+        errors.print(Text(manifest.model_dump_json() if as_json else summary(manifest)))
+    if manifest.counts.failed:
+        raise WhenceError(f"{manifest.counts.failed:,} of {manifest.counts.rows:,} rows have no answer.")
 
 
 @app.command()
