@@ -325,11 +325,10 @@ class _TextLines:
 
 
 def _table_rows(stream: io.BufferedReader, file: QuestionFile) -> Iterator[Row]:
-    csv.field_size_limit(MAX_LINE_BYTES)
     lines = _TextLines(stream)
     try:
         records = _records(lines, file.format)
-        names = [name.strip() for name in next(records, [])]
+        names = [name.strip() for name in _next_record(records) or ()]
     except csv.Error as exc:
         raise WhenceError(f"The header of {file.name} cannot be read. {exc}") from exc
     if not names:
@@ -338,12 +337,12 @@ def _table_rows(stream: io.BufferedReader, file: QuestionFile) -> Iterator[Row]:
     while True:
         number = lines.number + 1
         try:
-            cells = next(records)
-        except StopIteration:
-            return
+            cells = _next_record(records)
         except csv.Error as exc:
             yield Row(number, None, error=f"The row cannot be read. {exc}")
             continue
+        if cells is None:
+            return
         if cells:
             yield _table_row(number, names, cells, column)
 
@@ -354,6 +353,15 @@ def _records(lines: _TextLines, form: InputFormat) -> Iterator[list[str]]:
     if form is InputFormat.TSV:
         return csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     return csv.reader(lines, delimiter=max(DELIMITERS, key=header.count))
+
+
+def _next_record(records: Iterator[list[str]]) -> list[str] | None:
+    """Read the cells of the next record; None after the last. The limit on a cell is set for this record alone."""
+    usual = csv.field_size_limit(MAX_LINE_BYTES)
+    try:
+        return next(records, None)
+    finally:
+        csv.field_size_limit(usual)
 
 
 def _question_column(names: Sequence[str], file: QuestionFile) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import hashlib
 import io
@@ -114,6 +115,13 @@ def test_plain_lines_are_questions(read: Read) -> None:
     rows = read(b"Why?\n\n  How? \r\nWh\xffo?\n" + LONG + b"\nWhen?", InputFormat.LINES)
     assert asked(rows) == [(1, "Why?", {}), (3, "How?", {}), (6, "When?", {})]
     assert list(failed(rows)) == [4, 5]
+
+
+def test_reading_a_table_leaves_the_limits_of_other_readers_alone(read: Read) -> None:
+    usual = csv.field_size_limit()
+    rows = read(b"question\n" + b"a" * (usual + 1) + b"\n", InputFormat.CSV)
+    assert len(rows[0].question or "") == usual + 1
+    assert csv.field_size_limit() == usual
 
 
 def test_csv_is_read_with_its_quoting(read: Read) -> None:

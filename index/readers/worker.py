@@ -21,7 +21,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ _LENGTH = struct.Struct(">I")
 _CHUNK = 1 << 20
 _NICENESS = 5  # questions are answered first
 _RETIRING_SHARE = 0.4  # of the memory; a child that holds on to more makes room for a fresh one
+_KILLING_S = 0.02  # between attempts to end children, one of which may only just be starting
 _GRACE_S = 5  # an orphaned child ends this long after its time is up
 
 T = TypeVar("T")
@@ -200,9 +201,8 @@ class ReaderPool:
                 while pending:
                     yield _first(pending)
             finally:
-                if pending:  # given up half-way: what is under way is not waited for
-                    for future in pending:
-                        future.cancel()
+                under_way = [future for future in pending if not future.cancel()]
+                while wait(under_way, timeout=_KILLING_S).not_done:  # given up half-way: nothing is read to its end
                     for reader in self._readers:
                         reader.kill()
 
