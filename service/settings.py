@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import Field, ValidationError, field_validator
@@ -52,6 +53,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     workers: int = Field(1, ge=1, le=64, description="Processes that answer.")
     root_path: str = Field("", description="Path under which a proxy serves this, such as /whence.")
+    public_url: str = Field(
+        "", description="Address at which people reach this, for the links in answers to other programs."
+    )
     watch: bool = Field(False, description="Whether sources are synced when their files change.")
     bundled: bool = Field(True, description="Whether a home without an index gets the bundled documents.")
     insecure: bool = Field(False, description="Whether to listen on any address without keys.")
@@ -122,6 +126,15 @@ class Settings(BaseSettings):
     @classmethod
     def _as_prefix(cls, value: str) -> str:
         return as_prefix(value)
+
+    @field_validator("public_url")
+    @classmethod
+    def _as_web_address(cls, value: str) -> str:
+        """Check that it is an address of the web, and write it without a slash at the end."""
+        parts = urlsplit(value)
+        if value and (parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment):
+            raise ValueError("an address such as https://docs.example.com/whence is wanted")
+        return value.rstrip("/")
 
     @field_validator("home", "cache")
     @classmethod
