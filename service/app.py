@@ -29,7 +29,7 @@ from service.models import load_model
 from service.prefix import Prefix
 from service.problems import documented, handle_problems
 from service.routes import asking, chat, documents, feedback, generations, operations, pages, tasks
-from service.schemas import ProblemJson
+from service.schemas.problems import ProblemJson
 from service.services import Services
 from service.serving import Serving
 from service.settings import Settings

@@ -37,15 +37,15 @@ from service.batch_progress import BatchProgress
 from service.batch_survey import Survey, digest, fitting, kinds_of, survey
 from service.batch_worker import Work, Workers
 from service.display import TerminalProgress, visible
-from service.schemas import (
+from service.schemas.batch import (
     BatchCountsJson,
     BatchInputJson,
     BatchManifestJson,
     BatchOutputJson,
     BatchRunJson,
     BatchSettingsJson,
-    ModelIdentityJson,
 )
+from service.schemas.operations import ModelIdentityJson
 from service.settings import Settings
 from service.stopping import Stopping
 

@@ -19,7 +19,7 @@ from urllib.parse import quote as percent_encode
 from index.answers import Answer
 from service.batch_formats import OutputFormat, parquet_modules
 from service.batch_input import Row
-from service.schemas import AnswerJson, CitationJson, PassageJson
+from service.schemas.answers import AnswerJson, CitationJson, PassageJson
 
 ANSWER_FIELDS = ("question", "answered", "confidence", "answer", "passages", "generation", "model")
 ERROR_FIELDS = ("line", "error")

@@ -45,16 +45,9 @@ from service.filter_syntax import parse_filters
 from service.keys_cli import keys
 from service.models import load_model
 from service.options import BackendOption, HomeOption, JsonOption, ModelOption, WaitOption
-from service.schemas import (
-    AnswerJson,
-    BackupJson,
-    EvaluationJson,
-    GenerationJson,
-    PublishedJson,
-    StatusJson,
-    SyncReportJson,
-    VerificationJson,
-)
+from service.schemas.answers import AnswerJson, VerificationJson
+from service.schemas.evaluation import EvaluationJson
+from service.schemas.operations import BackupJson, GenerationJson, PublishedJson, StatusJson, SyncReportJson
 from service.settings import Settings, as_prefix, read_settings
 from service.stopping import StoppedError
 

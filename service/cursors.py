@@ -6,7 +6,7 @@ import base64
 import binascii
 
 from service.problems import Problem
-from service.schemas import FieldProblemJson
+from service.schemas.problems import FieldProblemJson
 
 
 def cursor_after(doc_id: str) -> str:

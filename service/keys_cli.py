@@ -18,7 +18,7 @@ from index.generations import utc_now
 from index.state import State
 from service.display import output, print_done, print_json, print_line, visible
 from service.options import HomeOption, JsonOption
-from service.schemas import KeyJson, NewKeyJson
+from service.schemas.keys import KeyJson, NewKeyJson
 from service.settings import read_settings
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from index import errors
 from index.documents import HALF_SURROGATE
-from service.schemas import FieldProblemJson, ProblemJson
+from service.schemas.problems import FieldProblemJson, ProblemJson
 
 logger = logging.getLogger(__name__)
 

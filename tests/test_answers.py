@@ -28,7 +28,7 @@ from index.errors import QuestionError
 from index.generations import Generation, Home
 from index.retrieval import Passage, retrieve
 from index.weights import AnswerWeights, default_weights
-from service.schemas import AnswerJson
+from service.schemas.answers import AnswerJson
 
 RED = "What does the red light mean?"
 ANSWERS = {

@@ -33,7 +33,7 @@ from index.build import BuildSettings, sync
 from index.embeddings import Encoder, load_encoder
 from index.generations import Home
 from service.cli import main
-from service.schemas import AnswerJson
+from service.schemas.answers import AnswerJson
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-c", "from service.cli import main; main()", "batch"]

@@ -29,7 +29,7 @@ from service.batch_output import (
     output_of,
     write_parquet,
 )
-from service.schemas import AnswerJson
+from service.schemas.answers import AnswerJson
 
 RESETTING = "How do I reset the router?"
 NOWHERE = "Who won the world cup in 1998?"

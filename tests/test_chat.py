@@ -24,7 +24,7 @@ from index.terms import every_term
 from service.chat import Turn
 from service.problems import Problem
 from service.routes.chat import events
-from service.schemas import ChatReplyJson
+from service.schemas.chat import ChatReplyJson
 from service.settings import Settings, read_settings
 
 RED = "What does the red light mean?"

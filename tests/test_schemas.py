@@ -14,7 +14,9 @@ from index.citations import SavedCitation, Standing, Verification
 from index.embeddings import Encoder
 from index.evaluation import Measurement
 from index.generations import Generation
-from service.schemas import AnswerJson, EvaluationJson, GenerationJson, StatusJson, VerificationJson
+from service.schemas.answers import AnswerJson, VerificationJson
+from service.schemas.evaluation import EvaluationJson
+from service.schemas.operations import GenerationJson, StatusJson
 
 CITATION_KEYS = [
     "document",

@@ -15,18 +15,18 @@ from index.errors import QuestionError
 from service.departures import departure
 from service.filter_syntax import parse_filters
 from service.problems import Problem, documented
-from service.schemas import (
+from service.schemas.answers import (
     MAX_CITATIONS,
     AnswerJson,
     AnswersJson,
     AskBatchJson,
     AskJson,
     AskQuery,
-    FieldProblemJson,
     VerificationJson,
     VerificationsJson,
     VerifyJson,
 )
+from service.schemas.problems import FieldProblemJson
 from service.services import Here, Services
 from service.verification import citations_in
 

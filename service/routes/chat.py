@@ -17,7 +17,7 @@ from service.chat import Message, Role, Turn, Wanted, handoff, opening_questions
 from service.departures import ClientGoneError, departure
 from service.problems import Problem, documented, problem_response, request_id
 from service.routes.asking import REFUSED, WAITING, log_questions
-from service.schemas import (
+from service.schemas.chat import (
     ChatAnswerJson,
     ChatDoneJson,
     ChatJson,

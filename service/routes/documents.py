@@ -27,18 +27,18 @@ from service.cursors import cursor_after, document_before
 from service.originals import original
 from service.problems import Problem, documented
 from service.receiving import MULTIPART, ReceivedFile, ReceivedForm, Receiver, media_type_of, receiving
-from service.schemas import (
+from service.schemas.documents import (
     DescriptionJson,
     DocumentDetailJson,
     DocumentsJson,
     DocumentsQuery,
     DocumentSummaryJson,
-    FieldProblemJson,
     PutFilesJson,
     PutTextJson,
     SourceKind,
     TaskJson,
 )
+from service.schemas.problems import FieldProblemJson
 from service.services import Here, Services
 from service.serving import Served
 from service.tasks import Task, TaskKind

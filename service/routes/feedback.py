@@ -14,7 +14,7 @@ from service.departures import departure
 from service.feedback import CitedSpan, Complaint, Feedback, Missed, Rating
 from service.insights import Group
 from service.problems import documented
-from service.schemas import (
+from service.schemas.feedback import (
     FeedbackJson,
     FeedbackReceiptJson,
     UnansweredGroupJson,

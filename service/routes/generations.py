@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path
 
 from index.errors import GenerationError, WriterBusyError
 from service.problems import Problem, documented
-from service.schemas import GenerationJson, GenerationsJson, PublishedJson
+from service.schemas.operations import GenerationJson, GenerationsJson, PublishedJson
 from service.services import Here
 
 router = APIRouter(tags=["generations"])

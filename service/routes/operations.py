@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from service.metrics import MEDIA_TYPE
 from service.problems import Problem, documented
-from service.schemas import HealthJson
+from service.schemas.operations import HealthJson
 from service.services import Here
 
 router = APIRouter(tags=["operations"])

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from service.problems import Problem, documented
-from service.schemas import TaskJson, TasksJson, TasksQuery, TaskSummaryJson
+from service.schemas.documents import TaskJson, TasksJson, TasksQuery, TaskSummaryJson
 from service.services import Here
 from service.tasks import Task, TaskStatus
 
