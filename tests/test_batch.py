@@ -49,7 +49,7 @@ TEXTS = {
     "kettle.md": "Rinse the kettle three times before you make tea.\n",
     "router.md": "The red light of the router means that there is no power.\n",
 }
-KILLS = 12
+KILLS = int(os.environ.get("KILLS", "6"))  # more of them, unattended: KILLS=300 pytest tests/test_batch.py
 LIMIT_S = 120.0
 
 
@@ -340,7 +340,7 @@ def rows_kept(answers: Path) -> int:
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet"])
 def test_killed_at_any_moment_it_goes_on_and_the_result_is_the_same(quick: Whence, tmp_path: Path, name: str) -> None:
-    asked = write_questions(tmp_path / "q.jsonl", 1_500)
+    asked = write_questions(tmp_path / "q.jsonl", 250 * KILLS)
     whole, broken = tmp_path / f"whole.{name}", tmp_path / f"broken.{name}"
     arguments = ("--top-k", "100", "--fields", "id,question,answered,confidence,answer")
     assert quick.run(asked, whole, *arguments).code == 1

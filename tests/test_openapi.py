@@ -40,7 +40,7 @@ def test_anything_that_fits_the_description_or_does_not_gets_a_documented_answer
             f"--checks={CHECKS}",
             "--phases=examples,coverage,fuzzing",
             "--max-examples=8",
-            "--max-time=40",
+            "--max-time=20",
             "--seed=1",
             "--request-timeout=20",
             "--no-color",
