@@ -24,7 +24,7 @@ from index.errors import WhenceError
 from index.generations import utc_now
 from service.auth import DEFAULT_PORTS, KEY_MARK, ApiKey, KeyStore, parse_origin
 from service.auth import Scope as KeyScope
-from service.problems import Problem, problem_response, request_id
+from service.problems import Problem, answer_to
 from service.rates import Allowance
 from service.settings import Settings
 
@@ -40,7 +40,14 @@ SCOPES: Mapping[tuple[str, str], KeyScope | None] = {
     ("POST", "/v1/verify"): ASK,
     ("POST", "/v1/chat"): ASK,
     ("GET", "/v1/chat/suggestions"): ASK,
+    ("POST", "/v1/deep-chat"): ASK,
+    ("GET", "/v1/models"): ASK,
+    ("GET", "/v1/models/{model}"): ASK,
+    ("POST", "/v1/chat/completions"): ASK,
     ("POST", "/v1/feedback"): ASK,
+    ("POST", "/mcp"): ASK,
+    ("POST", "/retrieval"): ASK,
+    ("POST", "/v1/web-search"): ASK,
     ("GET", "/v1/documents"): ASK,
     ("GET", "/v1/documents/{doc_id:path}"): ASK,
     ("GET", "/v1/documents/{doc_id:path}/text"): ASK,
@@ -62,11 +69,13 @@ SCOPES: Mapping[tuple[str, str], KeyScope | None] = {
     ("GET", "/"): None,
     ("GET", "/documents/{doc_id:path}"): None,
     ("GET", "/static/{name}"): None,
+    ("GET", "/widget.js"): None,
+    ("GET", "/demo"): None,
 }
 PROBES = ("/livez", "/readyz")  # asked by address, whatever the service is called
 WRONG_KEYS = "20/min"  # from one address, before they are not even logged any more
 METHODS = ("GET", "POST", "PUT", "DELETE")
-SENT_HEADERS = ("Authorization", "Content-Type", "X-Request-ID")
+SENT_HEADERS = ("*",)  # of allowed origins: clients add their own, such as OpenAI's x-stainless-lang
 SHOWN_HEADERS = (
     "X-Request-ID",
     "Location",
@@ -218,6 +227,7 @@ class Access:
         self._app = app
         self._keys = keys
         self._needs_key = needs_key(settings)
+        self._own_origin = public_origin(settings)
         self._routes: Sequence[RouteContext] = ()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -245,7 +255,7 @@ class Access:
             raise Problem("key_required", NO_KEY, headers={"WWW-Authenticate": "Bearer"})
         key = await self._identify(token, scope)
         scope["key_id"] = key.id
-        _check_origin_of(key, headers)
+        self._check_origin_of(key, headers)
         _check_scope_of(key, needed)
         return await self._count(key)
 
@@ -279,6 +289,17 @@ class Access:
         detail += " Make another: whence keys create"
         return Problem(code, detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
+    def _check_origin_of(self, key: ApiKey, headers: Headers) -> None:
+        """Refuse a key for pages in any page but those and ours: a chat in one of them leads to our sources."""
+        page = _page_of(headers)
+        if not key.origins or page in key.origins or (page and self._is_own(page, headers)):
+            return
+        where = f"in pages of {page}" if page else "outside of a page"
+        raise Problem("origin_refused", f"The key {key.id} cannot be used {where}, only in {', '.join(key.origins)}.")
+
+    def _is_own(self, page: str, headers: Headers) -> bool:
+        return page == self._own_origin or _is_own(page, headers.get("host", ""))
+
     async def _count(self, key: ApiKey) -> Allowance | None:
         if key.rate is None:
             return None
@@ -307,9 +328,10 @@ def refuse_to_bind(settings: Settings, keys: KeyStore) -> None:
     """Check that a service may listen on its address.
 
     Raises:
-        WhenceError: other machines reach it, and there is no key; or an allowed origin is none.
+        WhenceError: other machines reach it, and there is no key; or the public address or an allowed origin is none.
     """
     allowed_origins(settings)
+    public_origin(settings)
     if is_loopback(settings.host) or settings.insecure or keys.any_active():
         return
     raise WhenceError(
@@ -328,6 +350,21 @@ def allowed_origins(settings: Settings) -> frozenset[str]:
         return frozenset(origin if origin == "*" else parse_origin(origin) for origin in settings.cors_origins)
     except WhenceError as exc:
         raise WhenceError(f"WHENCE_CORS_ORIGINS: {exc}") from exc
+
+
+def public_origin(settings: Settings) -> str | None:
+    """Return the origin of our pages when the settings say at which address people reach them.
+
+    Raises:
+        WhenceError: browsers would not write it so.
+    """
+    if not settings.public_url:
+        return None
+    scheme, _, rest = settings.public_url.partition("://")
+    try:
+        return parse_origin(f"{scheme}://{rest.partition('/')[0]}")
+    except WhenceError as exc:
+        raise WhenceError(f"WHENCE_PUBLIC_URL: {exc}") from exc
 
 
 def scope_of(method: str, template: str) -> KeyScope | None:
@@ -361,7 +398,7 @@ async def _answer(error: Problem | WhenceError, scope: Scope, receive: Receive, 
     problem = error if isinstance(error, Problem) else Problem.of(error)
     if problem is not error:
         logger.error("%s: %s", type(error).__name__, error)
-    await problem_response(problem, request_id(Request(scope)))(scope, receive, send)
+    await answer_to(Request(scope), problem)(scope, receive, send)
 
 
 async def _refresh(keys: KeyStore) -> None:
@@ -399,15 +436,6 @@ def _token(headers: Headers) -> str | None:
     """Return the bearer token; other ways to authenticate are a proxy's business."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
-
-
-def _check_origin_of(key: ApiKey, headers: Headers) -> None:
-    if not key.origins:
-        return
-    page = _page_of(headers)
-    if page not in key.origins:
-        where = f"in pages of {page}" if page else "outside of a page"
-        raise Problem("origin_refused", f"The key {key.id} cannot be used {where}, only in {', '.join(key.origins)}.")
 
 
 def _page_of(headers: Headers) -> str | None:

@@ -27,8 +27,22 @@ from service.logs import RequestLog
 from service.metrics import Metrics
 from service.models import load_model
 from service.prefix import Prefix
-from service.problems import documented, handle_problems
-from service.routes import asking, chat, documents, feedback, generations, operations, pages, tasks
+from service.problems import describe_forms, documented, handle_problems
+from service.routes import (
+    asking,
+    chat,
+    deep_chat,
+    documents,
+    feedback,
+    generations,
+    mcp,
+    openai,
+    operations,
+    pages,
+    retrieval,
+    tasks,
+)
+from service.routes.mcp import mcp_running
 from service.schemas.problems import ProblemJson
 from service.services import Services
 from service.serving import Serving
@@ -76,7 +90,8 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.services = services
-    for module in (asking, chat, documents, tasks, generations, feedback, operations, pages):
+    chats = (chat, openai, deep_chat, mcp)
+    for module in (asking, *chats, retrieval, documents, tasks, generations, feedback, operations, pages):
         app.include_router(module.router)
     handle_problems(app)
     handle_departures(app)
@@ -125,7 +140,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     services: Services = app.state.services
     await anyio.to_thread.run_sync(_start, services)
     try:
-        yield
+        async with mcp_running(app):
+            yield
     finally:
         await anyio.to_thread.run_sync(_stop, services)
 
@@ -162,5 +178,6 @@ def _openapi(app: FastAPI, make: Callable[[], dict[str, Any]]) -> dict[str, Any]
         problem = ProblemJson.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem
+        describe_forms(described)
         describe_access(described, app.state.services.settings)
     return described

@@ -9,7 +9,7 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.problems import Problem, problem_response, request_id
+from service.problems import Problem, answer_to
 
 UPLOADS = "/v1/documents"
 GRACE_S = 10.0
@@ -152,4 +152,4 @@ def _too_slow(received: int) -> Problem:
 
 
 async def _answer(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-    await problem_response(problem, request_id(Request(scope)))(scope, receive, send)
+    await answer_to(Request(scope), problem)(scope, receive, send)

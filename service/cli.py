@@ -202,6 +202,23 @@ def serve(
 
 
 @app.command()
+def mcp(
+    top_k: Annotated[int | None, typer.Option("--top-k", help="Passages wanted, 1 to 100 (WHENCE_TOP_K).")] = None,
+    min_confidence: Annotated[
+        float | None, typer.Option(help="Below it a question is not answered (WHENCE_MIN_CONFIDENCE).")
+    ] = None,
+    home: HomeOption = None,
+    model: ModelOption = None,
+    backend: BackendOption = None,
+) -> None:
+    """Answer a program that speaks MCP, on standard input and output; with no index yet, build one first."""
+    # Imported here: no other command needs it.
+    from service.mcp_stdio import serve_stdio
+
+    serve_stdio(_settings(home=home, model=model, backend=backend, top_k=top_k, min_confidence=min_confidence))
+
+
+@app.command()
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Check the published generation, and say what it holds."""
     settings = _settings(home=home)

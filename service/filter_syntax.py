@@ -40,10 +40,10 @@ def _parse_filter(text: str) -> dict[str, Any]:
     field, equals, value = text.partition("=")
     if not equals or not field:
         raise QuestionError(f"The filter {text!r} is not FIELD=VALUE. For example: product=router")
-    return {field: _filter_values(value)}
+    return {field: readings(value)}
 
 
-def _filter_values(value: str) -> list[str | int | float | bool]:
+def readings(value: str) -> list[str | int | float | bool]:
     """Return the readings of a value: as text, and as the number or truth value it may stand for."""
     try:
         parsed = json.loads(value)

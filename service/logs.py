@@ -16,7 +16,7 @@ from typing import TextIO
 
 import structlog
 from starlette.datastructures import Headers
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars, merge_contextvars
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
@@ -25,7 +25,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from service.departures import CLIENT_GONE
 from service.display import visible
 from service.metrics import Metrics
-from service.problems import Problem, problem_response
+from service.problems import Problem, answer_to
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class RequestLog:
             # When the response has begun, the server sees that it does not end, and closes the connection.
             logger.exception("A mistake of ours")
             if status is None:
-                await problem_response(_MISTAKE, scope["request_id"])(scope, receive, observed)
+                await answer_to(Request(scope), _MISTAKE)(scope, receive, observed)
         finally:
             self._record(scope, status or CLIENT_GONE, time.perf_counter() - started)
 

@@ -1,12 +1,16 @@
 """Errors over HTTP: RFC 9457 problem details, each with a code that stays the same.
 
-Every error of the library has its place in `CODE_OF`; the base classes are there too, as a safety net.
+Every error of the library has its place in `CODE_OF`; the base classes are there too, as a safety net. On the routes
+that OpenAI's clients call, errors have OpenAI's form, and on the routes of deep-chat and Dify theirs, whatever part
+of the service they come from.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +21,15 @@ from starlette.responses import Response
 
 from index import errors
 from index.documents import HALF_SURROGATE
-from service.schemas.problems import FieldProblemJson, ProblemJson
+from service.schemas.base import Schema
+from service.schemas.problems import (
+    DeepChatErrorJson,
+    DifyErrorJson,
+    FieldProblemJson,
+    OpenAIErrorJson,
+    OpenAIErrorsJson,
+    ProblemJson,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +48,10 @@ CODES: Mapping[str, tuple[int, str]] = {
     "origin_refused": (403, "the page that asks is not allowed to"),
     "not_found": (404, "there is nothing at this address"),
     "document_unknown": (404, "there is no such document"),
+    "knowledge_unknown": (404, "the id of no document begins with the knowledge_id"),
     "task_unknown": (404, "there is no such task"),
     "generation_unknown": (404, "there is no such generation"),
+    "model_not_found": (404, "there is no such model; the only one is `whence`"),
     "method_not_allowed": (405, "the address does not take this method"),
     "head_timeout": (408, "the head of the request came too slowly"),
     "body_timeout": (408, "the body came too slowly"),
@@ -74,6 +88,19 @@ CODE_OF: Mapping[type[errors.WhenceError], str] = {
     errors.WhenceError: "internal",
 }
 RETRY_AFTER_S = 1
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+# Dify's own numbers; other errors have the number of their status.
+_DIFY_CODES = {
+    "key_required": 1001,
+    "key_unknown": 1002,
+    "key_expired": 1002,
+    "scope_missing": 1002,
+    "origin_refused": 1002,
+    "knowledge_unknown": 2001,
+}
+# Of what is no HTTP, or its head too slow or too large: that is answered before there is a route, as problem details.
+_BEFORE_ROUTES = (400, 408, 431)
+_PLACE = re.compile(r"/([0-9]+)(?=/|$)")
 
 
 class Problem(Exception):  # noqa: N818 (the word of the RFC)
@@ -111,6 +138,12 @@ class Problem(Exception):  # noqa: N818 (the word of the RFC)
         return cls(code, str(error))
 
 
+def invalid_field(pointer: str, detail: str) -> Problem:
+    """Return the problem of a request of which one part makes no sense, at a JSON pointer."""
+    field = FieldProblemJson(pointer=pointer, detail=detail)
+    return Problem("invalid_request", f"The request is not as it should be: {pointer}: {detail}.", fields=[field])
+
+
 def problem_response(problem: Problem, request_id: str) -> Response:
     """Return the response for a problem."""
     body = ProblemJson(
@@ -127,6 +160,78 @@ def problem_response(problem: Problem, request_id: str) -> Response:
     )
 
 
+def openai_error(problem: Problem, request_id: str) -> OpenAIErrorsJson:
+    """Return a problem in OpenAI's form."""
+    kind = "server_error" if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    pointer = problem.fields[0].pointer if problem.fields else ""
+    error = OpenAIErrorJson(
+        message=problem.detail,
+        type=_OPENAI_TYPES.get(problem.status, kind),
+        param=_PLACE.sub(r"[\1]", pointer).strip("/").replace("/", ".") or None,
+        code=problem.code,
+        request_id=request_id,
+    )
+    return OpenAIErrorsJson(error=error)
+
+
+def deep_chat_error(problem: Problem, request_id: str) -> DeepChatErrorJson:
+    """Return a problem in the form of the deep-chat component."""
+    return DeepChatErrorJson(error=problem.detail, code=problem.code, request_id=request_id)
+
+
+def dify_error(problem: Problem, request_id: str) -> DifyErrorJson:
+    """Return a problem in Dify's form, which has no place for the id of a request."""
+    return DifyErrorJson(error_code=_DIFY_CODES.get(problem.code, problem.status), error_msg=problem.detail)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How the clients of a route know an error.
+
+    Attributes:
+        schema: of the body; its title names it in the OpenAPI description.
+        body: of a problem, with the id of the request.
+        statuses: that they know better than the problem's own.
+    """
+
+    schema: type[Schema]
+    body: Callable[[Problem, str], Schema]
+    statuses: Mapping[int, int]
+
+
+# OpenAI's clients know a request that makes no sense by 400, Dify a key that is missing or not valid by 403.
+_OPENAI = _Form(OpenAIErrorsJson, openai_error, {422: 400})
+# By address; one that ends with a slash is for everything below it.
+_FORMS: Mapping[str, _Form] = {
+    "/v1/chat/completions": _OPENAI,
+    "/v1/chat/completions/": _OPENAI,
+    "/v1/models": _OPENAI,
+    "/v1/models/": _OPENAI,
+    "/v1/deep-chat": _Form(DeepChatErrorJson, deep_chat_error, {}),
+    "/retrieval": _Form(DifyErrorJson, dify_error, {401: 403}),
+}
+
+
+def answer_to(request: Request, problem: Problem) -> Response:
+    """Return the response for a problem, in the form that the clients of the route know."""
+    path = str(request.scope["path"]).removeprefix(request.scope.get("root_path", ""))
+    form = _form_of(path)
+    if form is None:
+        return problem_response(problem, request_id(request))
+    return Response(
+        form.body(problem, request_id(request)).model_dump_json(),
+        status_code=form.statuses.get(problem.status, problem.status),
+        headers=problem.headers,
+        media_type="application/json",
+    )
+
+
+def _form_of(path: str) -> _Form | None:
+    """Return the form of the errors at an address; None for problem details."""
+    above = (form for known, form in _FORMS.items() if known.endswith("/") and path.startswith(known))
+    return _FORMS.get(path) or next(above, None)
+
+
 def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     """Describe the problems of a route for OpenAPI."""
     described: dict[int | str, dict[str, Any]] = {}
@@ -139,11 +244,38 @@ def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
     return described
 
 
+def describe_forms(described: dict[str, Any]) -> None:
+    """Describe in an OpenAPI description the problems of each route in the form that its clients know."""
+    schemas = described["components"]["schemas"]
+    for path, item in described["paths"].items():
+        form = _form_of(path)
+        if form is not None:
+            schema = form.schema.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update({**schema.pop("$defs", {}), schema["title"]: schema})
+            for operation in item.values():
+                operation["responses"] = _in_form(operation["responses"], form, schema["title"])
+
+
+def _in_form(responses: dict[str, Any], form: _Form, name: str) -> dict[str, Any]:
+    formed: dict[str, Any] = {}
+    for status, response in responses.items():
+        if MEDIA_TYPE not in response.get("content", {}):
+            formed[status] = response
+            continue
+        known_as = str(form.statuses.get(int(status), status))
+        content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+        entry = formed.setdefault(known_as, {"description": "", "content": content})
+        if int(status) in _BEFORE_ROUTES:
+            entry["content"].update(response["content"])
+        entry["description"] += f"{'; ' if entry['description'] else ''}{response['description']}"
+    return formed
+
+
 def handle_problems(app: FastAPI) -> None:
     """Answer every error of an app with a problem."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return problem_response(_problem_of(error, request), request_id(request))
+        return answer_to(request, _problem_of(error, request))
 
     for kind in (Problem, errors.WhenceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer)

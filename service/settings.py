@@ -105,6 +105,10 @@ class Settings(BaseSettings):
     )
     chat_handoff_label: str = Field("Ask a person", min_length=1, description="What that link is called.")
 
+    open_webui_sources: bool = Field(
+        False, description="Whether streams for OpenAI's clients have Open WebUI's source events, not annotations."
+    )
+
     @field_validator("allowed_hosts", "cors_origins", mode="before")
     @classmethod
     def _from_list(cls, value: Any) -> Any:

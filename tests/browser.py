@@ -30,6 +30,7 @@ FLAGS = (
 DESK = {"width": 1200, "height": 850}
 PHONE = {"width": 360, "height": 740}
 PATIENCE_MS = 10_000
+NO_ANSWER = re.compile(r"net::ERR_|blocked by CORS policy")
 FAILED = re.compile(r"Failed to load resource: .*status of (\d{3})")
 
 
@@ -54,36 +55,42 @@ def launched() -> Iterator[Browser]:
 
 
 @contextmanager
-def tab(browser: Browser, base: str, *, statuses: tuple[int, ...] = (), **options: Any) -> Iterator[Page]:
-    """Open a tab of a new profile; at the end nothing may have gone wrong in it.
+def tab(
+    browser: Browser, base: str, *, also: tuple[str, ...] = (), statuses: tuple[int, ...] = (), **options: Any
+) -> Iterator[Page]:
+    """Open a tab of a new profile; at the end nothing may have gone wrong in it, nor in the tabs opened from it.
 
     Args:
         browser: to open it in.
-        base: address of the service, the only one that may be asked for anything.
+        base: address of what is looked at.
+        also: other addresses that may be asked for something; all others may not.
         statuses: of answers that the test wants to fail; 0 for requests that get none.
         options: of Playwright's `new_context`.
     """
     context = browser.new_context(**{"base_url": base, "viewport": DESK, **options})
     context.set_default_timeout(PATIENCE_MS)
-    page = context.new_page()
     wrong: list[str] = []
+    allowed = {urlsplit(address).netloc for address in (base, *also)}
 
     def on_console(message: ConsoleMessage) -> None:
         failed = FAILED.match(message.text)
-        is_wanted = int(failed[1]) in statuses if failed else 0 in statuses and "ERR_" in message.text
+        is_wanted = int(failed[1]) in statuses if failed else 0 in statuses and NO_ANSWER.search(message.text)
         if message.type in ("error", "warning") and not is_wanted:
             wrong.append(f"console: {message.text}")
 
     def on_request(request: Request) -> None:
-        wanted, asked = urlsplit(base), urlsplit(request.url)
-        if asked.scheme not in ("data", "blob") and asked.netloc != wanted.netloc:
+        asked = urlsplit(request.url)
+        if asked.scheme not in ("data", "blob") and asked.netloc not in allowed:
             wrong.append(f"asked {request.url}")
 
-    page.on("console", on_console)
-    page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-    page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
-    page.on("request", on_request)
-    yield page
+    def watch(page: Page) -> None:
+        page.on("console", on_console)
+        page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
+        page.on("request", on_request)
+
+    context.on("page", watch)
+    yield context.new_page()
     context.close()
     assert wrong == []
 

@@ -483,7 +483,7 @@ def test_only_allowed_pages_may_read_answers(client: Client) -> None:
         (DOCS, "PUT", "authorization", 200),
         (ELSEWHERE, "PUT", "authorization", 403),
         (DOCS, "PATCH", "authorization", 403),
-        (DOCS, "PUT", "x-other", 403),
+        (DOCS, "PUT", "x-stainless-lang", 200),
     ],
 )
 def test_a_browser_that_asks_first_is_told(
@@ -593,3 +593,33 @@ def test_every_route_stands_in_the_table_and_nothing_else(tmp_path: Path) -> Non
     }
     app.state.services.state.close()
     assert routes == SCOPES.keys()
+
+
+# The service's own pages
+
+
+def test_a_key_for_pages_works_in_the_pages_of_the_service_too(client: Client, keys: KeyStore) -> None:
+    _, token = keys.create("docs", Scope.ASK, origins=[DOCS])
+    service = client(require_key=True, public_url="https://Answers.example.com:443/whence")
+    for headers in (
+        {"Origin": LOCAL},
+        {"Referer": f"{LOCAL}/"},
+        {"Host": "answers.example", "Origin": "https://answers.example"},
+        {"Host": "upstream:8000", "Referer": "https://answers.example.com/whence/documents/a"},
+    ):
+        assert service.get("/v1/ask", headers=bearer(token, **headers)).status_code == 200
+    for headers in (
+        {"Origin": "http://127.0.0.1"},
+        {"Origin": LOCAL, "Host": "answers.example"},
+        {"Origin": ELSEWHERE, "Referer": f"{LOCAL}/"},
+        {"Origin": "http://answers.example.com"},
+        {"Host": "", "Origin": "null"},
+    ):
+        assert code(service.get("/v1/ask", headers=bearer(token, **headers))) == (403, "origin_refused")
+    elsewhere = client(require_key=True)
+    assert elsewhere.get("/v1/ask", headers=bearer(token, Origin="https://answers.example.com")).status_code == 403
+
+
+def test_a_public_address_that_has_no_origin_is_named_before_the_service_starts(keys: KeyStore) -> None:
+    with pytest.raises(WhenceError, match=r"WHENCE_PUBLIC_URL: 'https://me@docs.example.com' is not an origin"):
+        refuse_to_bind(Settings(public_url="https://me@docs.example.com/whence"), keys)

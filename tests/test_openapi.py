@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_every_operation_says_what_it_does_and_which_problems_it_has(client: htt
         problems = [
             status
             for status, response in operation["responses"].items()
-            if "problem+json" in str(response.get("content"))
+            if re.search("Problem|Error", str(response.get("content")))
         ]
         assert "500" in problems, (method, path)
     assert set(described["components"]["schemas"]["Problem"]["required"]) >= {"code", "detail", "status"}

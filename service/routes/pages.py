@@ -6,7 +6,10 @@ to the `<base>` that is filled in here, which makes the pages work below any pre
 
 from __future__ import annotations
 
+import gzip
+from functools import lru_cache
 from html import escape
+from http import HTTPStatus
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -18,6 +21,13 @@ BASE = "{{base}}"
 # A browser asks each time whether its file is the present one: a page never meets scripts of another version.
 REVALIDATE = {"Cache-Control": "no-cache"}
 METHODS = ["GET", "HEAD"]
+# The one file that other people's pages load: plainly, with `crossorigin`, or under a policy of embedding.
+EMBEDDABLE = {
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Vary": "Accept-Encoding",
+}
+WIDGET = "widget.js"
 
 router = APIRouter(include_in_schema=False)
 files = StaticFiles(directory=STATIC)
@@ -41,6 +51,24 @@ def reference_page(request: Request) -> Response:
     return _page("reference.html", request)
 
 
+@router.api_route("/demo", methods=METHODS)
+def demo_page(request: Request) -> Response:
+    """Return the page that shows the chat widget and how to put it into a page."""
+    return _page("demo.html", request)
+
+
+@router.api_route("/widget.js", methods=METHODS)
+async def widget(request: Request) -> Response:
+    """Return the chat widget, compressed where that is understood: many a proxy leaves scripts as they are."""
+    response = await static_file(request, WIDGET)
+    if response.status_code == HTTPStatus.OK and "gzip" in request.headers.get("accept-encoding", ""):
+        etag = response.headers["etag"]
+        headers = {**REVALIDATE, "ETag": f"W/{etag}", "Content-Encoding": "gzip"}
+        response = Response(_compressed_widget(etag), media_type="text/javascript", headers=headers)
+    response.headers.update(EMBEDDABLE)
+    return response
+
+
 @router.api_route("/static/{name}", methods=METHODS)
 async def static_file(request: Request, name: str) -> Response:
     """Return a style sheet, script or picture of the pages.
@@ -50,6 +78,12 @@ async def static_file(request: Request, name: str) -> Response:
     response = await files.get_response(name, request.scope)
     response.headers.update(REVALIDATE)
     return response
+
+
+@lru_cache(maxsize=1)
+def _compressed_widget(etag: str) -> bytes:
+    """Return the file of an ETag, compressed."""
+    return gzip.compress((STATIC / WIDGET).read_bytes(), mtime=0)
 
 
 def _page(name: str, request: Request) -> Response:

@@ -3,6 +3,7 @@
 import { keep, recall } from "./storage.js";
 
 const KEY = "whence-key";
+const FOR_PAGES = /^whence_pub_[0-9a-f_]+$/;
 
 /** Something that the service, or the way to it, did not do. */
 export class Problem extends Error {
@@ -50,7 +51,20 @@ export function rememberKey(key) {
 }
 
 /**
- * Send a request.
+ * Take a key over from the address, where the chat in somebody's page has put it, and take it out of sight. It stands
+ * behind the `#`, which is never sent. Only a key that is public anyway is taken, and never in place of another kind.
+ */
+export function takeKeyFromAddress() {
+  const here = new URL(location.href);
+  const given = new URLSearchParams(here.hash.slice(1)).get("key");
+  if (given === null) return;
+  here.hash = "";
+  history.replaceState(history.state, "", here);
+  if (FOR_PAGES.test(given) && FOR_PAGES.test(knownKey() ?? given)) rememberKey(given);
+}
+
+/**
+ * Send a request. It names this origin, though our pages tell nobody else: a key for pages is taken from ours as well.
  *
  * @returns {Promise<Response>} of a status below 300.
  * @throws {Problem} for any other, and when there is no way to the service.
@@ -63,7 +77,7 @@ export async function send(path, { method = "GET", query, json, signal } = {}) {
   const body = json === undefined ? undefined : JSON.stringify(json);
   let response;
   try {
-    response = await fetch(address(path, query), { method, headers, body, signal });
+    response = await fetch(address(path, query), { method, headers, body, signal, referrerPolicy: "origin" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem("offline", navigator.onLine

@@ -9,6 +9,7 @@ const TITLES = {
   key_unknown: "This key is not known",
   key_expired: "This key has expired",
   scope_missing: "This key is not for asking",
+  origin_refused: "Not allowed from this page",
   invalid_question: "This cannot be asked",
   rate_exceeded: "Asked too often",
   overloaded: "Too many questions at once",
@@ -50,7 +51,8 @@ function problemNotice(problem, retry) {
 }
 
 function remedy(problem, retry) {
-  if (WANT_A_KEY.has(problem.code)) return keyForm(retry);
+  const isForOtherPages = problem.code === "origin_refused" && knownKey() !== null;
+  if (WANT_A_KEY.has(problem.code) || isForOtherPages) return keyForm(retry);
   return mayPass(problem) ? retryButton(problem, retry) : null;
 }
 

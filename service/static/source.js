@@ -1,6 +1,6 @@
 // The page that shows a document as it was indexed, with a quote marked.
 
-import { Problem, address, documentPath, send, sendForJson, sendForText } from "./api.js";
+import { Problem, address, documentPath, send, sendForJson, sendForText, takeKeyFromAddress } from "./api.js";
 import {
   announce, awayLink, button, copyButton, documentId, element, foreign, icon, webAddress, wireSkipLink,
 } from "./dom.js";
@@ -189,6 +189,7 @@ function wireBack() {
 }
 
 onKeys({ Escape: () => back.click(), "/": () => location.assign(address("./")) });
+takeKeyFromAddress();
 wireSkipLink();
 wireForgetKey();
 wireBack();
