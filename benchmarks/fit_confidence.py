@@ -12,8 +12,10 @@ judgement does not answer. FILE has labelled questions about the documents of a 
 
 The regression is fitted on all sets together, each with the same weight (a small one with less); the figures beside
 it come from fits that left out the set they are measured on. AUROC: how well confidence orders; ECE: expected
-calibration error over ten bins (Guo et al. 2017, "On Calibration of Modern Neural Networks"). scikit-learn comes with
-sentence-transformers.
+calibration error over ten bins (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+
+A second table is of `whence calibrate`: the same fits, adapted to some questions of the set that was left out, and
+measured on the rest of it. It is what a team gains by labelling so many questions of its own.
 """
 
 from __future__ import annotations
@@ -21,45 +23,61 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedShuffleSplit
 
 from index.build import sync
+from index.confidence import adapt, calibration_error, fit, measure, probabilities
+from index.confidence import threshold as bound_of
+from index.draft import NoProgress
 from index.embeddings import Encoder, load_encoder
 from index.evaluation import Dataset, read_dataset
 from index.generations import Generation, Home
+from index.labels import Outcomes, ask_labelled, first_passages, read_labels
 from index.models import DEFAULT_MODEL
-from index.retrieval import retrieve
 from index.runs import index_dataset
 from index.sources import Source
-from index.weights import Evidence, default_weights
+from index.weights import ConfidenceWeights, Evidence, default_weights
 from service.display import TerminalProgress
 from service.settings import read_settings
 
-FEATURES = tuple(field.name for field in fields(Evidence))
-SILENCED_SHARE = 0.07  # of the asked questions whose first passage answers, at most, in any set
+SILENCED_SHARE = 0.055  # of the questions whose first passage answers, at most, in any set; 8 % of all then
 # What a service is asked: mostly what its documents answer. It decides how sure a middling passage is.
 KIND_SHARES = {"asked": 0.7, "held out": 0.15, "unseen": 0.15}
 QUESTIONS_PER_KIND = 2_000
 FULL_WEIGHT_QUESTIONS = 300  # a set with fewer weighs less
-# With few parameters and thousands of questions a penalty changes nothing; this only keeps the solver stable.
-INVERSE_PENALTY = 100.0
+# With few parameters and thousands of questions a prior changes nothing; this only keeps the solver stable.
+NOTHING_KNOWN = ConfidenceWeights(**{field.name: 0.0 for field in fields(ConfidenceWeights)})
+PRIOR_STRENGTH = 0.01
+ADAPTED_TO = (50, 100, 300)  # labelled questions, of which a third has no answer
+SILENCE = 0.08
+DRAWS = 5
+
+Row = tuple[Evidence, bool, str]  # for the first passage, whether it answers, and the kind of question
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Questions of one data set: evidence for the first passage, shape (n, 6), whether it answers, and the kind."""
+    """Questions of one data set: evidence for the first passage, a row each, whether it answers, and the kind."""
 
     name: str
     evidence: np.ndarray
     answers: np.ndarray
     kinds: np.ndarray
+
+    @classmethod
+    def of(cls, name: str, rows: list[Row]) -> Sample:
+        """Make columns of rows."""
+        evidence, answers, kinds = zip(*rows, strict=True)
+        return cls(name, np.array([astuple(each) for each in evidence]), np.array(answers), np.array(kinds))
 
 
 def main() -> None:
@@ -68,12 +86,12 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--labels", type=Path, help="labelled questions")
     parser.add_argument("--documents", type=Path, help="the documents that --labels is about")
-    parser.add_argument("--write", type=Path, help="file for the table")
+    parser.add_argument("--write", type=Path, help="file for the tables")
     arguments = parser.parse_args()
     samples = [collect(folder) for folder in arguments.folders]
     if arguments.labels:
         samples.append(collect_labelled(arguments.labels, arguments.documents))
-    lines = [*report(samples), "", *coefficients(fit(samples), samples)]
+    lines = [*report(samples), "", *report_adapted(samples), "", *coefficients(fit_all(samples))]
     print("\n".join(lines))
     if arguments.write:
         arguments.write.write_text("\n".join(["# Confidence", "", *lines, ""]), encoding="utf-8")
@@ -87,14 +105,13 @@ def collect(folder: Path) -> Sample:
     home = Home(settings.cache / "fits" / folder.resolve().name)
     with TerminalProgress(Console(stderr=True)) as progress:
         generation = index_dataset(dataset, folder, home, encoder, progress)
-    rows = [
-        *asked(generation, encoder, dataset, hold_out=False),
-        *asked(generation, encoder, dataset, hold_out=True),
-        *unseen(generation, encoder, folder),
-    ]
-    generation.close()
-    evidence, answers, kinds = zip(*rows, strict=True)
-    return Sample(folder.resolve().name, np.array(evidence), np.array(answers), np.array(kinds))
+    with closing(generation):
+        rows = [
+            *asked(generation, encoder, dataset, hold_out=False),
+            *asked(generation, encoder, dataset, hold_out=True),
+            *unseen(generation, encoder, folder),
+        ]
+    return Sample.of(folder.resolve().name, rows)
 
 
 def collect_labelled(labels: Path, documents: Path) -> Sample:
@@ -103,24 +120,16 @@ def collect_labelled(labels: Path, documents: Path) -> Sample:
     encoder = load_encoder(DEFAULT_MODEL, cache_folder=settings.cache / "models")
     home = Home(settings.cache / "fits" / documents.resolve().name)
     sync(home, [Source(documents.resolve())], encoder)
-    generation = home.open_current()
-    rows = []
-    for line in labels.read_text(encoding="utf-8").splitlines():
-        label = json.loads(line)
-        evidence, doc_id = first_passage(generation, encoder, label["question"], None)
-        kind = "asked" if label["documents"] else "unseen"
-        rows.append((astuple(evidence), doc_id in label["documents"], kind))
-    generation.close()
-    evidence, answers, kinds = zip(*rows, strict=True)
-    return Sample(documents.resolve().name, np.array(evidence), np.array(answers), np.array(kinds))
+    with closing(home.open_current()) as generation:
+        questions = read_labels(labels, generation).questions
+        outcomes = ask_labelled(generation, encoder, questions, NoProgress())
+    kinds = np.where(outcomes.is_answerable, "asked", "unseen")
+    return Sample(documents.resolve().name, outcomes.evidence, outcomes.is_right, kinds)
 
 
-def asked(
-    generation: Generation, encoder: Encoder, dataset: Dataset, *, hold_out: bool
-) -> list[tuple[tuple[float, ...], bool, str]]:
+def asked(generation: Generation, encoder: Encoder, dataset: Dataset, *, hold_out: bool) -> Iterator[Row]:
     """Ask the data set's own questions, with or without the passages that answer them."""
     records = {record.doc_id: record for record in generation.document_records}
-    rows = []
     for query_id in thinned(list(dataset.queries)):
         relevant = {doc_id for doc_id, grade in dataset.qrels[query_id].items() if grade > 0}
         allowed = None
@@ -128,29 +137,19 @@ def asked(
             allowed = np.ones(generation.manifest.chunks, dtype=np.bool_)
             for record in (records[doc_id] for doc_id in relevant if doc_id in records):
                 allowed[record.first_row : record.first_row + record.chunk_count] = False
-        evidence, doc_id = first_passage(generation, encoder, dataset.queries[query_id], allowed)
-        rows.append((astuple(evidence), doc_id in relevant, "held out" if hold_out else "asked"))
-    return rows
+        (passage,) = first_passages(generation, encoder, [dataset.queries[query_id]], allowed=allowed)
+        is_right = passage.chunk.document.doc_id in relevant
+        yield passage.evidence, is_right, "held out" if hold_out else "asked"
 
 
-def unseen(generation: Generation, encoder: Encoder, folder: Path) -> list[tuple[tuple[float, ...], bool, str]]:
+def unseen(generation: Generation, encoder: Encoder, folder: Path) -> Iterator[Row]:
     """Ask questions that nothing in the data set answers, where it has some."""
     path = folder / "queries-offcorpus.jsonl"
     if not path.exists():
-        return []
+        return
     questions = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
-    found = (first_passage(generation, encoder, question, None) for question in thinned(questions))
-    return [(astuple(evidence), False, "unseen") for evidence, _ in found]
-
-
-def first_passage(
-    generation: Generation, encoder: Encoder, question: str, allowed: np.ndarray | None
-) -> tuple[Evidence, str]:
-    """Return the evidence for the first passage and its document."""
-    (embedding,) = encoder.encode_queries([question])
-    query = generation.lexical.query(question)
-    (passage,) = retrieve(generation, query, embedding, top_k=1, weights=default_weights().score, allowed=allowed)
-    return passage.evidence, passage.chunk.document.doc_id
+    for passage in first_passages(generation, encoder, thinned(questions)):
+        yield passage.evidence, False, "unseen"
 
 
 def thinned(items: list[str]) -> list[str]:
@@ -158,13 +157,14 @@ def thinned(items: list[str]) -> list[str]:
     return items[:: -(-len(items) // QUESTIONS_PER_KIND)]
 
 
-def fit(samples: list[Sample]) -> LogisticRegression:
+def fit_all(samples: list[Sample]) -> ConfidenceWeights:
     """Fit on all samples, each with the same weight, and each kind of question with its share."""
     evidence = np.concatenate([sample.evidence for sample in samples])
     answers = np.concatenate([sample.answers for sample in samples])
     weights = np.concatenate([question_weights(sample) for sample in samples])
-    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=1_000)
-    return model.fit(evidence, answers, sample_weight=weights * len(answers) / weights.sum())
+    weights *= len(answers) / weights.sum()
+    fitted = fit(evidence, answers, prior=NOTHING_KNOWN, strength=PRIOR_STRENGTH, question_weights=weights)
+    return replace(fitted, threshold=threshold(fitted, samples))
 
 
 def question_weights(sample: Sample) -> np.ndarray:
@@ -184,10 +184,14 @@ def report(samples: list[Sample]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for sample in samples:
-        others = [other for other in samples if other is not sample] or [sample]
-        model = fit(others)
-        lines.append(_row(sample, model.predict_proba(sample.evidence)[:, 1], threshold(model, others)))
+        weights = fit_all(others_than(sample, samples))
+        lines.append(_row(sample, probabilities(weights, sample.evidence), weights.threshold))
     return lines
+
+
+def others_than(sample: Sample, samples: list[Sample]) -> list[Sample]:
+    """Return all samples but one; that one when it is the only one."""
+    return [other for other in samples if other is not sample] or [sample]
 
 
 def _row(sample: Sample, confidence: np.ndarray, bound: float) -> str:
@@ -208,37 +212,59 @@ def _row(sample: Sample, confidence: np.ndarray, bound: float) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def threshold(model: LogisticRegression, samples: list[Sample]) -> float:
-    """Return the confidence below which at most `SILENCED_SHARE` of the answering first passages of any set lie."""
-    bounds = []
+def report_adapted(samples: list[Sample]) -> list[str]:
+    """Adapt a fit on the other samples to some questions of each, and measure on the rest of it; means of draws."""
+    lines = [
+        f"Adapted as by whence calibrate --silence {SILENCE}; before → after, on questions that are not the labelled "
+        "ones:",
+        "",
+        "| left out | labelled | AUROC | ECE | silenced of answerable | silenced of unanswerable "
+        "| answered at 90 % right | answered at 95 % right |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for sample in samples:
-        confidence = model.predict_proba(sample.evidence)[:, 1]
-        answering = (sample.kinds == "asked") & sample.answers
-        bounds.append(float(np.quantile(confidence[answering], SILENCED_SHARE)))
-    return min(bounds)
+        prior, outcomes = fit_all(others_than(sample, samples)), outcomes_of(sample)
+        counts = [count for count in ADAPTED_TO if 3 * count <= 2 * len(outcomes.is_right)]
+        lines += [_adapted_row(sample.name, outcomes, prior, count) for count in counts]
+    return lines
 
 
-def calibration_error(answers: np.ndarray, confidence: np.ndarray) -> float:
-    """Return the expected calibration error over ten bins of equal width."""
-    bins = np.minimum((confidence * 10).astype(int), 9)
-    gaps = [
-        abs(answers[bins == place].mean() - confidence[bins == place].mean()) * (bins == place).mean()
-        for place in np.unique(bins)
-    ]
-    return float(sum(gaps))
+def outcomes_of(sample: Sample) -> Outcomes:
+    """Return the questions of a sample, two that it answers for each that it does not."""
+    unanswerable = np.flatnonzero(sample.kinds == ("unseen" if "unseen" in sample.kinds else "held out"))
+    answerable = np.flatnonzero(sample.kinds == "asked")
+    count = min(len(unanswerable), len(answerable) // 2)
+    random = np.random.default_rng(0)
+    places = np.concatenate(
+        [random.choice(answerable, 2 * count, replace=False), random.choice(unanswerable, count, replace=False)]
+    )
+    return Outcomes(sample.evidence[places], sample.answers[places], sample.kinds[places] == "asked")
 
 
-def coefficients(model: LogisticRegression, samples: list[Sample]) -> list[str]:
+def _adapted_row(name: str, outcomes: Outcomes, prior: ConfidenceWeights, count: int) -> str:
+    pairs = []
+    for seed in range(DRAWS):
+        draw = StratifiedShuffleSplit(1, train_size=count, random_state=seed)
+        ((labelled, rest),) = draw.split(outcomes.evidence, outcomes.is_answerable)
+        adapted = adapt(outcomes.part(labelled), prior=prior, silence=SILENCE)
+        pairs.append([astuple(measure(outcomes.part(rest), weights)) for weights in (prior, adapted)])
+    before, after = np.mean(pairs, axis=0)
+    forms = (".3f", ".3f", ".1%", ".1%", ".1%", ".1%")
+    cells = [f"{was:{form}} → {now:{form}}" for was, now, form in zip(before, after, forms, strict=True)]
+    return f"| {' | '.join([name, str(count), *cells])} |"
+
+
+def threshold(weights: ConfidenceWeights, samples: list[Sample]) -> float:
+    """Return the confidence below which at most `SILENCED_SHARE` of the answering first passages of any set lie."""
+    return min(
+        bound_of(probabilities(weights, sample.evidence[(sample.kinds == "asked") & sample.answers]), SILENCED_SHARE)
+        for sample in samples
+    )
+
+
+def coefficients(weights: ConfidenceWeights) -> list[str]:
     """Return the `[confidence]` table of `index/weights.toml`."""
-    values = dict(zip(FEATURES, model.coef_[0], strict=True))
-    return [
-        "```toml",
-        "[confidence]",
-        f"intercept = {model.intercept_[0]:.3f}",
-        *(f"{name} = {value:.3f}" for name, value in values.items()),
-        f"threshold = {threshold(model, samples):.3f}",
-        "```",
-    ]
+    return ["```toml", "[confidence]", *(f"{name} = {value:.3f}" for name, value in asdict(weights).items()), "```"]
 
 
 if __name__ == "__main__":

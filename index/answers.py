@@ -6,7 +6,7 @@ Everything that answers, over HTTP, in a chat, on the command line or in a batch
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,8 +17,10 @@ from index.embeddings import Embeddings, Encoder
 from index.errors import ModelError, QuestionError
 from index.filters import Filters, allowed_rows, check_filters
 from index.generations import Generation
-from index.retrieval import Passage, coverage, retrieve
-from index.terms import analyse_query, every_term
+from index.models import ModelFiles
+from index.reranking import RERANKED, Reranker
+from index.retrieval import Passage, retrieve
+from index.terms import analyse_query
 from index.weights import AnswerWeights, Weights, default_weights
 
 MAX_QUESTION_CHARS = 4_000
@@ -86,6 +88,7 @@ class CitedPassage:
         sentence: cosine similarity of question and best sentence, 0 if below.
         citation: of the whole passage.
         also_in: citations of passages that say the same.
+        reranker: probability that the passage is relevant, by the reranker; None if none has read it.
     """
 
     rank: int
@@ -97,6 +100,7 @@ class CitedPassage:
     sentence: float
     citation: Citation
     also_in: tuple[Citation, ...]
+    reranker: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Answer:
         generation: name of the generation that was asked.
         model_name, model_sha256: of the embedding model.
         took_ms: time from question to answer, in milliseconds.
+        reranker: cross-encoder in whose order the passages are; None if they are in the order of their scores.
     """
 
     question: str
@@ -122,10 +127,16 @@ class Answer:
     model_name: str
     model_sha256: str
     took_ms: float = field(compare=False)
+    reranker: ModelFiles | None = None
 
 
 def answer_questions(
-    generation: Generation, encoder: Encoder, questions: Sequence[Question], *, weights: Weights | None = None
+    generation: Generation,
+    encoder: Encoder,
+    questions: Sequence[Question],
+    *,
+    weights: Weights | None = None,
+    reranker: Reranker | None = None,
 ) -> list[Answer]:
     """Answer questions from one generation.
 
@@ -134,6 +145,7 @@ def answer_questions(
         encoder: of the model that the generation was built with.
         questions: in any number; each gets the answer it would get alone.
         weights: of scores and confidence; None for those that ship with the package.
+        reranker: puts the first passages in its order; None leaves them in that of their scores.
 
     Returns:
         One answer for each question, in their order.
@@ -149,8 +161,9 @@ def answer_questions(
     # The questions of a batch mostly share one object of filters, which looks at every document.
     filters = {id(question.filters): question.filters for question in questions}
     allowed = {key: _allowed(generation, each) for key, each in filters.items()}
+    encoding_ms /= max(1, len(questions))
     return [
-        _answer(generation, question, embedding, weights, allowed[id(question.filters)], encoding_ms / len(questions))
+        _answer(generation, question, embedding, weights, allowed[id(question.filters)], reranker, encoding_ms)
         for question, embedding in zip(questions, embeddings, strict=True)
     ]
 
@@ -176,12 +189,12 @@ def _answer(
     embedding: Embeddings,
     weights: Weights,
     allowed: np.ndarray | None,
+    reranker: Reranker | None,
     encoding_ms: float,
 ) -> Answer:
     started = time.perf_counter()
-    query = generation.lexical.query(question.text)
-    passages = retrieve(generation, query, embedding, top_k=question.top_k, weights=weights.score, allowed=allowed)
-    highlights = [best_sentences(passage, query.term_weights, weights.answer) for passage in passages]
+    passages = _passages(generation, question, embedding, weights, allowed, reranker)
+    highlights = [best_sentences(passage, weights.answer) for passage in passages]
     confidence = _confidence(passages, weights)
     threshold = weights.confidence.threshold if question.min_confidence is None else question.min_confidence
     is_answered = bool(passages) and confidence >= threshold
@@ -198,7 +211,22 @@ def _answer(
         model_name=generation.manifest.model.name,
         model_sha256=generation.manifest.model.sha256,
         took_ms=encoding_ms + 1000 * (time.perf_counter() - started),
+        reranker=None if reranker is None else reranker.model,
     )
+
+
+def _passages(
+    generation: Generation,
+    question: Question,
+    embedding: Embeddings,
+    weights: Weights,
+    allowed: np.ndarray | None,
+    reranker: Reranker | None,
+) -> list[Passage]:
+    query = generation.lexical.query(question.text)
+    top_k = question.top_k if reranker is None else max(question.top_k, RERANKED)
+    passages = retrieve(generation, query, embedding, top_k=top_k, weights=weights.score, allowed=allowed)
+    return passages if reranker is None else reranker.rerank(question.text, passages)[: question.top_k]
 
 
 def _allowed(generation: Generation, filters: Filters | None) -> np.ndarray | None:
@@ -213,20 +241,19 @@ def _confidence(passages: Sequence[Passage], weights: Weights) -> float:
     return weights.confidence.probability(passages[0].evidence)
 
 
-def best_sentences(passage: Passage, term_weights: Mapping[str, float], weights: AnswerWeights) -> Span:
+def best_sentences(passage: Passage, weights: AnswerWeights) -> Span:
     """Find the sentence of a passage that answers best, with the neighbours that do nearly as well.
 
     Args:
-        passage: with the similarity of each of its sentences.
-        term_weights: terms of the question and how much each says, see `LexicalQuery.term_weights`.
+        passage: with similarity and coverage of each of its sentences.
         weights: of the parts of a sentence's score.
 
     Returns:
         The span of the sentences in the passage's text, in code points.
     """
     scores = [
-        weights.similarity * similarity + weights.coverage * coverage(set(every_term(text)), term_weights)
-        for text, similarity in zip(passage.chunk.sentence_texts, passage.sentence_similarities, strict=True)
+        weights.similarity * similarity + weights.coverage * coverage
+        for similarity, coverage in zip(passage.sentence_similarities, passage.sentence_coverages, strict=True)
     ]
     best = scores.index(max(scores))
     enough = weights.near_best * scores[best]
@@ -251,4 +278,5 @@ def _cited(generation: Generation, rank: int, passage: Passage, highlight: Span)
         sentence=passage.evidence.sentence,
         citation=cite(generation.corpus, passage.chunk),
         also_in=tuple(cite(generation.corpus, chunk) for chunk in passage.also_in),
+        reranker=passage.reranker,
     )

@@ -1,7 +1,8 @@
-"""Backups: a home's published generation, what was put over HTTP, and its state, in one tar file."""
+"""Backups: a home's published generation, what was put over HTTP, its calibration and its state, in one tar file."""
 
 from __future__ import annotations
 
+import io
 import os
 import sqlite3
 import tarfile
@@ -10,6 +11,7 @@ import time
 from contextlib import closing, suppress
 from pathlib import Path
 
+from index.calibration import CONFIDENCE, read_calibration
 from index.errors import DamagedGenerationError, GenerationError
 from index.generations import Generation, Home, sync_folder, sync_tree, write_error
 from index.state import STATE, State
@@ -20,13 +22,14 @@ PAUSE_S = 0.5  # before the second one; longer before each later one
 
 
 def back_up(home: Home, path: Path) -> str:
-    """Write the published generation, the uploads and the state of a home to a tar file, whole or not at all.
+    """Write the published generation, uploads, calibration and state of a home to a tar file, whole or not at all.
 
     Returns:
         The name of the generation.
 
     Raises:
         GenerationError: there is none, it is damaged, or the file cannot be written.
+        CalibrationError: the calibration is damaged.
     """
     _refuse_folder(path)
     _refuse_home(path, home)
@@ -67,6 +70,7 @@ def _write_once(home: Home, path: Path) -> str:
                     raise _HasMovedOn(f"{generation.name} is not the published generation any more")
                 archive.add(copy, arcname=STATE)
                 _add_uploads(archive, stored_uploads(Path(scratch)), home.path / UPLOADS)
+        _add_calibration(archive, home)
         archive.add(generation.folder, arcname=generation.name)
         return generation.name
 
@@ -81,6 +85,17 @@ def _add_uploads(archive: tarfile.TarFile, stored: PlannedUploads, folder: Path)
             raise _HasMovedOn(f"the file {name} of the uploads is gone") from exc
 
 
+def _add_calibration(archive: tarfile.TarFile, home: Home) -> None:
+    calibration = read_calibration(home.path)
+    if calibration is None:
+        return
+    # What was checked is written, whatever takes the file's place meanwhile.
+    data = calibration.as_json().encode()
+    member = tarfile.TarInfo(CONFIDENCE)
+    member.size, member.mtime = len(data), int(time.time())
+    archive.addfile(member, io.BytesIO(data))
+
+
 def _refuse_home(path: Path, home: Home) -> None:
     if path.resolve().is_relative_to(home.path.resolve()):
         raise GenerationError(f"{path} lies in the home {home.path} itself. Write the backup somewhere else.")
@@ -89,8 +104,8 @@ def _refuse_home(path: Path, home: Home) -> None:
 def restore(home: Home, path: Path, *, wait_s: float = 10.0) -> str:
     """Publish the generation of a backup in a home, after checking every file.
 
-    What the home holds stays there as earlier generations. Its state is replaced only where there is none; but its
-    uploads become those of the backup, as they belong to the generation.
+    What the home holds stays there as earlier generations. Its state and its calibration are replaced only where
+    there is none; but its uploads become those of the backup, as they belong to the generation.
 
     Returns:
         The name of the generation.
@@ -106,6 +121,7 @@ def restore(home: Home, path: Path, *, wait_s: float = 10.0) -> str:
             if not _is_whole(home, name):
                 _move_in(home, scratch, name)
             _restore_state(home, scratch)
+            _restore_calibration(home, scratch)
             home.publish(name)
         except OSError as exc:
             raise write_error(home.path, exc) from exc
@@ -198,3 +214,10 @@ def _restore_state(home: Home, scratch: Path) -> None:
     if (home.path / STATE).exists():
         with State(home.path) as state:
             Uploads(home.path, state).restore(stored)
+
+
+def _restore_calibration(home: Home, scratch: Path) -> None:
+    if (scratch / CONFIDENCE).exists() and not (home.path / CONFIDENCE).exists():
+        sync_folder(scratch / CONFIDENCE)
+        (scratch / CONFIDENCE).rename(home.path / CONFIDENCE)
+        sync_folder(home.path)

@@ -21,6 +21,7 @@ from index.errors import DamagedGenerationError, GenerationError
 from index.generations import Generation, Home, sync_folder, sync_tree, utc_now
 from index.lexical import LexicalIndex
 from index.manifest import FORMAT_VERSION, MANIFEST, Manifest, SourceRecord, generation_name, record_files
+from index.sequences import write_sequences
 from index.vectors import ChunkVectors, quantise, slices
 
 ENCODED_AT_ONCE = 2_048
@@ -131,7 +132,7 @@ class Draft:
         return manifest
 
     def _write_arrays(self, corpus: Corpus, layout: CorpusLayout) -> int:
-        """Write vectors, sentence embeddings and the keyword index; return how many chunks were encoded."""
+        """Write all but documents and manifest; return how many chunks were encoded."""
         starts, furniture = corpus.sentence_layout()
         np.save(self._folder / "sentence_starts.npy", starts)
         np.save(self._folder / "furniture.npy", furniture)
@@ -139,8 +140,10 @@ class Draft:
         added = np.flatnonzero(rows_in_parent < 0)
         self._progress.start("Writing the keyword index", None)
         self._write_lexical(corpus, rows_in_parent, added)
-        self._progress.start("Writing embeddings", None)
         origins, sentence_origins = self._origins(corpus, layout, starts, added)
+        parent = None if self._parent is None else self._parent.sequences
+        write_sequences(self._folder / "sequences", origins, parent, corpus.chunks)
+        self._progress.start("Writing embeddings", None)
         dimension = self._encoder.identity.dimension
         vectors = ChunkVectors.zeros(len(origins), dimension)
         sentences = _new_array(self._folder / "sentences.npy", (int(starts[-1]), dimension))

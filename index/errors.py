@@ -11,7 +11,8 @@
     ├── StateError                the state of a home cannot be read or written
     ├── QuestionError             a question, its limits or its filters make no sense
     ├── CitationError             a saved citation cannot be parsed
-    └── EvaluationError           a data set does not have the expected form
+    ├── EvaluationError           a data set does not have the expected form
+    └── CalibrationError          labels, or the calibration of a home, cannot be used
 
 A message names what was wrong, with the value, and what to do next.
 """
@@ -32,7 +33,7 @@ class SourceError(WhenceError):
 
 
 class ModelError(WhenceError):
-    """An embedding model is unknown, altered, or not the one an index was built with."""
+    """A model is unknown, altered, of another kind, or not the one an index was built with."""
 
 
 class GenerationError(WhenceError):
@@ -65,3 +66,7 @@ class CitationError(WhenceError):
 
 class EvaluationError(WhenceError):
     """A data set for evaluation is missing a file or has a malformed line."""
+
+
+class CalibrationError(WhenceError):
+    """Labelled questions, or the confidence that was fitted to them for a home, cannot be used."""

@@ -37,6 +37,7 @@ from index.duplicates import Duplicates
 from index.errors import DamagedGenerationError, GenerationError, NoGenerationError, WriterBusyError
 from index.lexical import LexicalIndex
 from index.manifest import BUILDING_PREFIX, Manifest, check_files, read_manifest
+from index.sequences import TermSequences
 from index.vectors import ChunkVectors, SentenceVectors, open_array
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Generation:
         vectors: dense search over chunks.
         sentences: sentence embeddings, for rescoring.
         lexical: keyword search over chunks.
+        sequences: the terms of chunks in their order, for rescoring.
         furniture: bool, shape (chunks,): which chunks are page furniture.
         duplicates: finds chunks that say the same.
     """
@@ -63,6 +65,7 @@ class Generation:
         self.vectors = ChunkVectors.load(folder / "vectors.faiss")
         self.sentences = SentenceVectors.load(folder)
         self.lexical = LexicalIndex.load(folder / "lexical")
+        self.sequences = TermSequences.load(folder / "sequences", self.sentences.starts)
         self.furniture: NDArray[np.bool_] = open_array(folder / "furniture.npy")
         self.corpus = Corpus(folder / "corpus.sqlite")
         self.duplicates = Duplicates(self.corpus, manifest.chunks)
@@ -117,6 +120,11 @@ class Generation:
         for part, count in chunks.items():
             if count != manifest.chunks:
                 raise DamagedGenerationError(f"{part} holds {count} chunks, the manifest says {manifest.chunks}")
+        if len(self.sequences) != manifest.chunks + manifest.sentences:
+            raise DamagedGenerationError(
+                f"sequences holds {len(self.sequences)} parts, the manifest says {manifest.chunks} chunks and "
+                f"{manifest.sentences} sentences"
+            )
         if len(self.sentences) != manifest.sentences:
             raise DamagedGenerationError(
                 f"sentences.npy holds {len(self.sentences)} sentences, the manifest says {manifest.sentences}"

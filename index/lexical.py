@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import compress, count, islice
+from itertools import compress, count, islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from index.errors import DamagedGenerationError
-from index.terms import STOP_WORDS, analyse_query, every_term, names
+from index.terms import STOP_WORDS, analyse, every_term, names
 from index.vectors import open_array
 
 # Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3:
@@ -116,9 +116,14 @@ class LexicalIndex:
         text holds is not the one it looks like.
         """
         found = names(text)
-        named = {term for name in found for term in name}
-        terms = (term if term in named else self._corrected(term) for term in analyse_query(text))
-        return LexicalQuery(self, {term: self._weight(len(self.postings(term)[0])) for term in terms}, found)
+        known = {term: term for name in found for term in name}
+        telling = analyse(text)
+        for term in telling:
+            known.setdefault(term, self._corrected(term))
+        corrected = [known[term] for term in telling]
+        weights = {term: self._weight(len(self.postings(term)[0])) for term in corrected or every_term(text)}
+        pairs = ((min(pair), max(pair)) for pair in pairwise(corrected) if pair[0] != pair[1])
+        return LexicalQuery(self, weights, found, tuple(dict.fromkeys(pairs)))
 
     def search(self, query: str, *, top_k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows that match a query best, see `LexicalQuery.search`."""
@@ -226,11 +231,14 @@ class LexicalQuery:
         term_weights: its distinct terms, each with the largest score it could add, rare ones more. Terms are
             alternatives; one that no row holds has a weight, too.
         names: the terms of each name in it, see `index.terms.names`.
+        neighbours: the pairs of different terms that stand side by side in it, stop words left out; each pair once
+            and in alphabetical order.
     """
 
     index: LexicalIndex
     term_weights: Mapping[str, float]
     names: Sequence[Sequence[str]]
+    neighbours: Sequence[tuple[str, str]]
 
     def search(self, *, top_k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows that match best.

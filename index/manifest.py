@@ -16,7 +16,7 @@ from index.errors import DamagedGenerationError, GenerationError
 from index.models import sha256_of
 from index.sources import Source
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 BUILDING_PREFIX = ".building-"
 

@@ -7,7 +7,8 @@ The default model, all-MiniLM-L6-v2 (a distilled BERT of 22 M parameters, 384 di
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from importlib.resources import files
@@ -52,6 +53,31 @@ class ModelFiles:
     files_sha256: str
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model, as messages speak of it.
+
+    Attributes:
+        name: what it is called.
+        names: what can be given for it.
+        option: of the commands.
+        fetching: how one of the hub comes onto the machine, with a place for its name.
+    """
+
+    name: str
+    names: str
+    option: str
+    fetching: str
+
+
+EMBEDDING_MODEL = Kind(
+    "model",
+    f"a folder with a sentence-transformers model, a hub name, or {DEFAULT_MODEL}",
+    "--model",
+    "Build an index with it where there is a network (whence index PATH --model {name})",
+)
+
+
 class Pooling(Enum):
     """How a model makes one embedding of its token embeddings."""
 
@@ -93,10 +119,15 @@ def find_model(name: str = DEFAULT_MODEL, *, may_download: bool = False) -> Mode
     """
     if name == DEFAULT_MODEL:
         return _check_default(_digest(name, _default_folder()))
+    return find_files(name, EMBEDDING_MODEL, may_download=may_download)
+
+
+def find_files(name: str, kind: Kind, *, may_download: bool = False) -> ModelFiles:
+    """Find a model of some kind in a folder or in the cache of the hub, and take its digests; see `find_model`."""
     folder = _folder_named(name)
     if folder is not None:
         return _digest(str(folder), folder)
-    return _digest(name, _hub_folder(name, may_download=may_download))
+    return _digest(name, _hub_folder(name, kind, may_download=may_download))
 
 
 def _folder_named(name: str) -> Path | None:
@@ -132,7 +163,7 @@ def _check_default(model: ModelFiles) -> ModelFiles:
     return model
 
 
-def _hub_folder(name: str, *, may_download: bool) -> Path:
+def _hub_folder(name: str, kind: Kind, *, may_download: bool) -> Path:
     # Imported here: half a second that a local model does not need.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -143,24 +174,23 @@ def _hub_folder(name: str, *, may_download: bool) -> Path:
         return Path(snapshot_download(name, allow_patterns=wanted, local_files_only=not may_download))
     except HFValidationError as exc:
         raise ModelError(
-            f"There is no folder {name}, and it is not a model's name either. "
-            f"Give a folder with a sentence-transformers model, a hub name, or {DEFAULT_MODEL}."
+            f"There is no folder {name}, and it is not a model's name either. Give {kind.names}."
         ) from exc
     except LocalEntryNotFoundError as exc:
         if may_download:
-            raise ModelError(_not_fetched(name, exc)) from exc
+            raise ModelError(_not_fetched(name, kind, exc)) from exc
         raise ModelError(
-            f"The model {name} is not on this machine. Build an index with it where there is a network "
-            f"(whence index PATH --model {name}), or give its folder with --model."
+            f"The {kind.name} {name} is not on this machine. {kind.fetching.format(name=name)}, or give its folder "
+            f"with {kind.option}."
         ) from exc
     except (HfHubHTTPError, OSError) as exc:
-        raise ModelError(_not_fetched(name, exc)) from exc
+        raise ModelError(_not_fetched(name, kind, exc)) from exc
 
 
-def _not_fetched(name: str, error: Exception) -> str:
+def _not_fetched(name: str, kind: Kind, error: Exception) -> str:
     return (
-        f"The model {name} is not on this machine and could not be fetched: {_first_line(error)}. "
-        "Check the name, or fetch it where there is a network and give its folder with --model."
+        f"The {kind.name} {name} is not on this machine and could not be fetched: {_first_line(error)}. "
+        f"Check the name, or fetch it where there is a network and give its folder with {kind.option}."
     )
 
 
@@ -197,12 +227,9 @@ def load_reference(model: ModelFiles) -> SentenceTransformer:
         ModelError: sentence-transformers cannot load it.
     """
     # Imported here: four seconds that serving through ONNX Runtime does not need.
-    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
+    with loading(model):
         return SentenceTransformer(
             str(model.folder),
             device="cpu",
@@ -210,6 +237,21 @@ def load_reference(model: ModelFiles) -> SentenceTransformer:
             local_files_only=True,
             model_kwargs={"use_safetensors": True},
         )
+
+
+@contextmanager
+def loading(model: ModelFiles) -> Iterator[None]:
+    """Say of a model what is wrong when sentence-transformers cannot load it.
+
+    Raises:
+        ModelError: it cannot.
+    """
+    from safetensors import SafetensorError
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as exc:
         raise ModelError(
             f"sentence-transformers cannot load the model in {model.folder}: {_first_line(exc)}. "

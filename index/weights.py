@@ -17,8 +17,12 @@ class Evidence:
     Attributes:
         dense: cosine similarity of question and chunk, in [0, 1], 0 if below.
         sentence: cosine similarity of question and the chunk's best sentence, likewise.
+        question: cosine similarity of question and the nearest sentence of the chunk that is a question itself, as in
+            a list of frequent questions; 0 without one.
         lexical: BM25 as a share of the largest that any text could reach.
         coverage: share of the question's terms that the chunk holds, rare ones weighing more.
+        sentence_coverage: the largest share that one sentence with the chunk's title and headings holds.
+        phrases: share of the pairs of neighbouring terms of the question that are neighbours in the chunk, too.
         names: share of the names in the question that the chunk holds; 1 when there are none.
         background: cosine similarity of question and the corpus as a whole, in [-1, 1]: where everything is about
             one subject, everything is near to a question on it, and nearness says less.
@@ -26,19 +30,26 @@ class Evidence:
 
     dense: float
     sentence: float
+    question: float
     lexical: float
     coverage: float
+    sentence_coverage: float
+    phrases: float
     names: float
     background: float
 
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """Parts of a passage's score; `dense`, `sentence` and `lexical` add up to 1."""
+    """Parts of a passage's score, see `Evidence`. All but `furniture`, which is a factor, add up to 1."""
 
     dense: float
     sentence: float
+    question: float
     lexical: float
+    coverage: float
+    sentence_coverage: float
+    phrases: float
     furniture: float
 
 
@@ -58,8 +69,11 @@ class ConfidenceWeights:
     intercept: float
     dense: float
     sentence: float
+    question: float
     lexical: float
     coverage: float
+    sentence_coverage: float
+    phrases: float
     names: float
     background: float
     threshold: float

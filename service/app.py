@@ -25,7 +25,7 @@ from service.indexer import Indexer
 from service.line import Line
 from service.logs import RequestLog
 from service.metrics import Metrics
-from service.models import load_model
+from service.models import load_chosen_reranker, load_model
 from service.prefix import Prefix
 from service.problems import describe_forms, documented, handle_problems
 from service.routes import (
@@ -102,7 +102,12 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _services(settings: Settings) -> Services:
     home, state, metrics = Home(settings.home), State(settings.home), Metrics()
-    serving = Serving(home, lambda name: load_model(settings, settings.model or name), on_change=metrics.generation)
+    serving = Serving(
+        home,
+        lambda name: load_model(settings, settings.model or name),
+        load_reranker=partial(load_chosen_reranker, settings),
+        on_change=metrics.generation,
+    )
     tasks = TaskQueue(state)
     indexer = Indexer(settings, tasks)
     return Services(

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.text import Text
 
 from index.answers import Question
+from index.calibration import Calibration, calibration_of, weights_with
 from index.errors import WhenceError
 from index.filters import Filters
 from index.generations import Generation, Home
-from index.models import find_model
+from index.models import ModelFiles, find_model
 from service.batch_formats import Compression, OutputFormat
 from service.batch_input import QuestionFile, Row, Seen
 from service.batch_journal import Counts, Journal, OutputStream, Target
@@ -37,6 +38,7 @@ from service.batch_progress import BatchProgress
 from service.batch_survey import Survey, digest, fitting, kinds_of, survey
 from service.batch_worker import Work, Workers
 from service.display import TerminalProgress, visible
+from service.models import find_chosen_reranker
 from service.schemas.batch import (
     BatchCountsJson,
     BatchInputJson,
@@ -45,7 +47,7 @@ from service.schemas.batch import (
     BatchRunJson,
     BatchSettingsJson,
 )
-from service.schemas.operations import ModelIdentityJson
+from service.schemas.operations import ModelIdentityJson, RerankerJson
 from service.settings import Settings
 from service.stopping import Stopping
 
@@ -113,8 +115,10 @@ def run(batch: Batch, settings: Settings, console: Console) -> BatchManifestJson
     """
     with _target(batch.answers) as target, Stopping("Stopped. Nothing was written.") as stopping:
         with closing(Home(settings.home).open_current()) as generation:
+            calibration = calibration_of(settings.home, generation.manifest)
+            reranker = find_chosen_reranker(settings)
             known = _survey(batch, console)
-        record = _record(batch, settings, generation, known)
+        record = _record(batch, settings, generation, calibration, reranker, known)
         finished = None if batch.restarts else target.finished(record.model_dump())
         if finished is not None:
             _say(console, f"{batch.answers} is there already, and whole. To make it anew: --restart")
@@ -123,7 +127,7 @@ def run(batch: Batch, settings: Settings, console: Console) -> BatchManifestJson
         if target.counts.rows:
             _say(console, f"Going on after {target.counts.rows:,} rows that are done.")
         stopping.message = STOPPED if batch.can_go_on else STOPPED_STREAM
-        work = _work(batch, settings, generation)
+        work = _work(batch, settings, generation, calibration, reranker)
         with Workers(work, _workers(batch, known)) as workers, _progress(console, target, known) as progress:
             seen = _answer(batch, known, workers, target, progress, stopping)
         _check_unchanged(batch, known, console)
@@ -164,13 +168,22 @@ def _survey(batch: Batch, console: Console) -> Survey | None:
     return known
 
 
-def _record(batch: Batch, settings: Settings, generation: Generation, known: Survey | None) -> BatchRunJson:
+def _record(
+    batch: Batch,
+    settings: Settings,
+    generation: Generation,
+    calibration: Calibration | None,
+    reranker: ModelFiles | None,
+    known: Survey | None,
+) -> BatchRunJson:
     """Write down all that decides the result."""
     shape = batch.shape
     return BatchRunJson(
         whence=version("whence"),
         generation=generation.name,
         model=ModelIdentityJson.model_validate(generation.manifest.model),
+        reranker=reranker and RerankerJson.model_validate(reranker),
+        calibration=calibration and calibration.sha256,
         input=_input(batch, known),
         settings=BatchSettingsJson(
             top_k=shape.top_k,
@@ -194,7 +207,13 @@ def _input(batch: Batch, known: Survey | Seen | None) -> BatchInputJson:
     )
 
 
-def _work(batch: Batch, settings: Settings, generation: Generation) -> Work:
+def _work(
+    batch: Batch,
+    settings: Settings,
+    generation: Generation,
+    calibration: Calibration | None,
+    reranker: ModelFiles | None,
+) -> Work:
     # Its absolute path if it is a folder: the processes work elsewhere.
     model = find_model(settings.model or generation.manifest.model.name)
     return Work(
@@ -205,7 +224,9 @@ def _work(batch: Batch, settings: Settings, generation: Generation) -> Work:
         top_k=batch.shape.top_k,
         filters=batch.filters,
         min_confidence=batch.min_confidence,
+        weights=weights_with(calibration),
         shape=batch.shape,
+        reranker=None if reranker is None else reranker.name,
     )
 
 

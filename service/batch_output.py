@@ -21,7 +21,7 @@ from service.batch_formats import OutputFormat, parquet_modules
 from service.batch_input import Row
 from service.schemas.answers import AnswerJson, CitationJson, PassageJson
 
-ANSWER_FIELDS = ("question", "answered", "confidence", "answer", "passages", "generation", "model")
+ANSWER_FIELDS = ("question", "answered", "confidence", "answer", "passages", "generation", "model", "reranker")
 ERROR_FIELDS = ("line", "error")
 QUERY_ID_FIELDS = ("id", "_id", "query_id", "qid", "question_id")  # in order of precedence
 RUN_TAG = "whence"
@@ -357,7 +357,9 @@ class TrecRun:
         """Write the ranking, query ids left out."""
         scores: dict[str, float] = {}
         for passage in answer.passages:
-            scores.setdefault(passage.citation.document.id, passage.score)
+            # Programs that read runs sort by score: after a reranker that must be one of its order.
+            score = passage.score if answer.reranker is None else 1 / passage.rank
+            scores.setdefault(passage.citation.document.id, score)
         ranking = enumerate(scores.items(), start=1)
         return "".join(
             f" Q0 {_unspaced(doc_id)} {rank} {score!r} {RUN_TAG}\n" for rank, (doc_id, score) in ranking

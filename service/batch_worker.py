@@ -25,6 +25,8 @@ from index.errors import GenerationError, WhenceError
 from index.filters import Filters
 from index.generations import Generation
 from index.manifest import read_manifest
+from index.reranking import load_reranker
+from index.weights import Weights
 from service.batch_output import Shape, output_of
 
 _ROOT = Path(__file__).parents[1]  # the folder that holds the packages, installed or not
@@ -42,7 +44,9 @@ class Work:
         models: folder of exported models.
         backend: see `load_encoder`.
         top_k, filters, min_confidence: of every question.
+        weights: of scores and confidence.
         shape: of the rows that are made.
+        reranker: name or absolute path of one; None when there is none.
     """
 
     generation: Path
@@ -52,7 +56,9 @@ class Work:
     top_k: int
     filters: Filters | None
     min_confidence: float | None
+    weights: Weights
     shape: Shape
+    reranker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -297,19 +303,23 @@ class Answerer:
             ) from exc
 
     def load(self, loading: Loading) -> Ready:
-        """Load the model.
+        """Load the model, and the reranker.
 
         Raises:
-            ModelError: it cannot be loaded, or is not the generation's.
+            ModelError: one of them cannot be loaded, or the model is not the generation's.
         """
         self._encoder, is_alone = _encoder(self._work, loading)
         check_model(self._generation, self._encoder)
+        self._reranker = load_reranker(self._work.reranker) if self._work.reranker else None
         return Ready(is_alone)
 
     def answer(self, questions: Sequence[str]) -> list[Outcome] | Failure:
         """Answer questions; a mistake of ours that is met by one of them costs only that one."""
         try:
-            answers = answer_questions(self._generation, self._encoder, [self._question(text) for text in questions])
+            asked = [self._question(text) for text in questions]
+            answers = answer_questions(
+                self._generation, self._encoder, asked, weights=self._work.weights, reranker=self._reranker
+            )
             return [self._outcome(answer) for answer in answers]
         except (WhenceError, OSError, sqlite3.Error, MemoryError) as exc:
             return Failure(f"The questions cannot be answered: {exc or type(exc).__name__}")
@@ -339,13 +349,14 @@ def _encoder(work: Work, loading: Loading) -> tuple[Encoder, bool]:
     """Load the encoder, and tell whether it must have all cores.
 
     A question must get the same bits as where it is asked alone, with all cores. ONNX Runtime gives them with one
-    thread too, on every machine that we know; that is tried out. torch does not.
+    thread too, on every machine that we know; that is tried out. torch, which also runs a reranker, does not.
     """
     encoder = load_encoder(work.model, cache_folder=work.models, backend=work.backend, threads=loading.threads)
+    needs_torch = work.reranker is not None or not isinstance(encoder, OnnxEncoder)
     if loading.is_checked:
-        return encoder, not isinstance(encoder, OnnxEncoder)
+        return encoder, needs_torch
     on_all_cores = load_encoder(work.model, cache_folder=work.models, backend=work.backend)
-    if isinstance(encoder, OnnxEncoder) and agree(encoder, on_all_cores):
+    if not needs_torch and agree(encoder, on_all_cores):
         return encoder, False
     return on_all_cores, True
 

@@ -10,19 +10,20 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from index.answers import Answer, Question, answer_questions
 from index.backups import back_up, restore
 from index.build import BuildSettings, SyncReport, sync
+from index.calibration import calibration_of, remove_calibration, weights_of
 from index.citations import Standing
 from index.embeddings import Encoder
 from index.errors import EvaluationError, NoGenerationError, QuestionError, SourceError, WhenceError
@@ -43,13 +44,17 @@ from service.display import (
 )
 from service.filter_syntax import parse_filters
 from service.keys_cli import keys
-from service.models import load_model
-from service.options import BackendOption, HomeOption, JsonOption, ModelOption, WaitOption
+from service.models import find_chosen_reranker, load_chosen_reranker, load_model
+from service.options import BackendOption, HomeOption, JsonOption, ModelOption, RerankerOption, WaitOption
 from service.schemas.answers import AnswerJson, VerificationJson
-from service.schemas.evaluation import EvaluationJson
+from service.schemas.calibration import CalibrationResetJson
+from service.schemas.evaluation import ComparisonJson, EvaluationJson
 from service.schemas.operations import BackupJson, GenerationJson, PublishedJson, StatusJson, SyncReportJson
 from service.settings import Settings, as_prefix, read_settings
 from service.stopping import StoppedError
+
+if TYPE_CHECKING:  # the metrics library takes half a second to load
+    from index.evaluation import Difference, Measurement, Qrels, Run
 
 INTERRUPTED = 130  # exit code after Ctrl-C
 
@@ -99,11 +104,14 @@ def ask(
     ] = None,
     home: HomeOption = None,
     model: ModelOption = None,
+    reranker: RerankerOption = None,
     backend: BackendOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer a question; with no index yet, build one from the bundled documents first."""
-    settings = _settings(home=home, model=model, backend=backend, top_k=top_k, min_confidence=min_confidence)
+    settings = _settings(
+        home=home, model=model, reranker=reranker, backend=backend, top_k=top_k, min_confidence=min_confidence
+    )
     asked = Question(
         question,
         top_k=settings.top_k,
@@ -111,7 +119,10 @@ def ask(
         min_confidence=settings.min_confidence,
     )
     with _open_index(settings) as (generation, encoder):
-        (answer,) = answer_questions(generation, encoder, [asked])
+        weights = weights_of(settings.home, generation.manifest)
+        (answer,) = answer_questions(
+            generation, encoder, [asked], weights=weights, reranker=load_chosen_reranker(settings)
+        )
     _print_answer(answer, as_json)
 
 
@@ -179,6 +190,7 @@ def serve(
     ] = None,
     home: HomeOption = None,
     model: ModelOption = None,
+    reranker: RerankerOption = None,
     backend: BackendOption = None,
 ) -> None:
     """Answer over HTTP; with no index yet, build one from the bundled documents first."""
@@ -196,6 +208,7 @@ def serve(
         bundled=bundled,
         home=home,
         model=model,
+        reranker=reranker,
         backend=backend,
     )
     run_service(settings)
@@ -209,13 +222,18 @@ def mcp(
     ] = None,
     home: HomeOption = None,
     model: ModelOption = None,
+    reranker: RerankerOption = None,
     backend: BackendOption = None,
 ) -> None:
     """Answer a program that speaks MCP, on standard input and output; with no index yet, build one first."""
     # Imported here: no other command needs it.
     from service.mcp_stdio import serve_stdio
 
-    serve_stdio(_settings(home=home, model=model, backend=backend, top_k=top_k, min_confidence=min_confidence))
+    serve_stdio(
+        _settings(
+            home=home, model=model, reranker=reranker, backend=backend, top_k=top_k, min_confidence=min_confidence
+        )
+    )
 
 
 @app.command()
@@ -225,12 +243,21 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     generation = Home(settings.home).open_current()
     generation.close()
     manifest = generation.manifest
+    calibration = calibration_of(settings.home, manifest)
+    reranker = find_chosen_reranker(settings)
     if as_json:
-        print_json(StatusJson.of(manifest, home=settings.home))
+        print_json(StatusJson.of(manifest, home=settings.home, calibration=calibration, reranker=reranker))
         return
     output.print(Text(visible(f"{manifest.name}, published in {settings.home}"), style="bold"))
     output.print(f"{manifest.documents} documents, {manifest.chunks} chunks, {manifest.sentences} sentences; whole")
     output.print(Text(visible(f"Model {manifest.model.name}, SHA-256 {manifest.model.sha256}")))
+    if reranker is not None:
+        output.print(Text(visible(f"Reranker {reranker.name}, SHA-256 {reranker.sha256}")))
+    if calibration is None:
+        output.print("Confidence as it ships")
+    else:
+        asked = f"{calibration.answerable} answerable and {calibration.unanswerable} unanswerable questions"
+        output.print(f"Confidence calibrated {calibration.created} on {asked}")
     for source in manifest.sources:
         output.print(Text(visible(f"Source {source.path}: {source.documents} documents")))
 
@@ -356,6 +383,7 @@ def batch(
     ] = None,
     home: HomeOption = None,
     model: ModelOption = None,
+    reranker: RerankerOption = None,
     backend: BackendOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -368,7 +396,9 @@ def batch(
     from service.batch_formats import kind_of
     from service.batch_options import STREAM, answer_shape, checked, question_file
 
-    settings = _settings(home=home, model=model, backend=backend, top_k=top_k, min_confidence=min_confidence)
+    settings = _settings(
+        home=home, model=model, reranker=reranker, backend=backend, top_k=top_k, min_confidence=min_confidence
+    )
     shape = answer_shape(
         answers,
         form=output_format,
@@ -398,11 +428,51 @@ def batch(
 
 
 @app.command()
+def calibrate(
+    labels: Annotated[
+        Path | None, typer.Argument(help='JSON Lines: {"question": "...", "documents": ["guide.md", ...]}.')
+    ] = None,
+    silence: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of answerable questions that may stay without an answer.")
+    ] = 0.08,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the figures, and store nothing.")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="Go back to the confidence that ships.")] = False,
+    home: HomeOption = None,
+    model: ModelOption = None,
+    reranker: RerankerOption = None,
+    backend: BackendOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit the confidence to labelled questions of your own; everything that answers from this home goes by it."""
+    settings = _settings(home=home, model=model, reranker=reranker, backend=backend)
+    if (labels is None) != reset or (dry_run and reset):
+        raise typer.BadParameter("give a file of labels, or --reset alone", param_hint="LABELS")
+    if labels is None:
+        was_calibrated = remove_calibration(settings.home)
+        message = "The confidence is as it ships." if was_calibrated else "The confidence was as it ships."
+        print_done(CalibrationResetJson(was_calibrated=was_calibrated), message, as_json)
+        return
+    # Imported here: what fits takes a second to load.
+    from service.calibrating import calibrate_home, show_calibration
+
+    report = calibrate_home(labels, settings, errors, silence=silence, is_stored=not dry_run)
+    if as_json:
+        print_json(report)
+    else:
+        show_calibration(output, report, home=settings.home)
+    if settings.min_confidence is not None:
+        errors.print(f"WHENCE_MIN_CONFIDENCE is {settings.min_confidence:g}, and stands in for the threshold.")
+
+
+@app.command()
 def evaluate(
     dataset: Annotated[Path, typer.Argument(help="A folder in BEIR layout.")],
     split: Annotated[str | None, typer.Option(help="Which qrels file; test if there is one.")] = None,
     top_k: Annotated[int, typer.Option("--top-k", min=1, max=200, help="Documents ranked for a query.")] = 100,
     run: Annotated[Path | None, typer.Option(help="Write the ranking as a TREC run.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="Another system's TREC run; tells whether the difference is significant.")
+    ] = None,
     home: Annotated[
         Path | None, typer.Option("--home", help="Keep the data set's index below this folder, not below the cache.")
     ] = None,
@@ -412,12 +482,14 @@ def evaluate(
 ) -> None:
     """Measure retrieval on a data set: dense alone, BM25 alone, and as questions are answered."""
     # Imported here: the metrics library takes half a second to load.
-    from index.evaluation import METRICS, read_dataset, write_run
+    from index.evaluation import compare as differences
     from index.evaluation import evaluate as measure
+    from index.evaluation import read_dataset, write_run
     from index.runs import index_dataset, rank_queries
 
     settings = _settings(model=model, backend=backend)
     data = read_dataset(dataset, split=split)
+    other = None if compare is None else _read_other_run(compare, data.qrels)
     if run is not None:
         with _writing_run(run):
             run.open("a").close()  # before hours are spent on what could not be written
@@ -431,14 +503,54 @@ def evaluate(
     if run is not None:
         with _writing_run(run):
             write_run(runs["whence"], run, tag="whence")
-    table = Table("retrieval", *METRICS, box=None)
-    for name, ranking in runs.items():
-        measured = measure(data.qrels, ranking)
-        if as_json:
-            print_json(EvaluationJson.of(name, measured))
-        table.add_row(name, *(f"{value.mean:.3f} ({value.low:.3f}–{value.high:.3f})" for value in measured.values()))
-    if not as_json:
-        output.print(table)
+    measured = [(name, measure(data.qrels, ranking)) for name, ranking in runs.items()]
+    if other is not None:
+        name = str(compare).encode("utf-8", "replace").decode()  # the name of a file may be no text
+        measured.append((name, measure(data.qrels, other)))
+    _print_evaluation(measured, as_json)
+    if other is not None:
+        (_, ours), (name, theirs) = measured[-2:]
+        _print_comparison(name, differences(ours, theirs), as_json)
+
+
+def _read_other_run(path: Path, qrels: Qrels) -> Run:
+    """Read the run to compare with; queries that it leaves out count as 0, and it must not leave out all."""
+    from index.evaluation import read_run, unranked
+
+    run = read_run(path)
+    missing = unranked(qrels, run)
+    if missing and len(missing) == len(qrels):
+        raise EvaluationError(
+            f"The run {path} ranks none of the {len(qrels)} queries that are judged, such as {missing[0]!r}. "
+            "Give a run over this data set and split."
+        )
+    if missing:
+        message = f"{path} ranks nothing for {len(missing)} of {len(qrels)} queries; they count as 0 for it."
+        errors.print(Text(visible(message)))
+    return run
+
+
+def _print_evaluation(measured: Sequence[tuple[str, Mapping[str, Measurement]]], as_json: bool) -> None:
+    if as_json:
+        for name, figures in measured:
+            print_json(EvaluationJson.of(name, figures))
+        return
+    table = Table("retrieval", *measured[0][1], box=None)
+    for name, figures in measured:
+        cells = (f"{value.mean:.3f} ({value.low:.3f}–{value.high:.3f})" for value in figures.values())
+        table.add_row(Text(visible(name)), *cells)
+    output.print(table)
+
+
+def _print_comparison(other: str, differences: Mapping[str, Difference], as_json: bool) -> None:
+    if as_json:
+        print_json(ComparisonJson.of(other, differences))
+        return
+    table = Table("metric", Column(Text(visible(f"whence − {other}"))), "95 % interval", "p", box=None)
+    for metric, value in differences.items():
+        table.add_row(metric, f"{value.mean:+.3f}", f"{value.low:+.3f} to {value.high:+.3f}", f"{value.p_value:.4f}")
+    output.print()
+    output.print(table)
 
 
 def _use_utf8() -> None:

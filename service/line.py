@@ -167,7 +167,10 @@ class Line:
     def _outcomes(self, batch: Sequence[_Waiting]) -> Sequence[Answer | Exception]:
         try:
             with self._serving.lease() as served:
-                return answer_questions(served.generation, served.encoder, [each.question for each in batch])
+                questions = [each.question for each in batch]
+                return answer_questions(
+                    served.generation, served.encoder, questions, weights=served.weights, reranker=served.reranker
+                )
         except (WhenceError, Problem) as error:
             return [error] * len(batch)
         except Exception as error:  # the edge of the thread: a mistake met by one question must not cost the others

@@ -28,7 +28,7 @@ from service.line import Line
 from service.logs import configure_logging
 from service.mcp_server import Caller, Desk, make_server, uri_of
 from service.metrics import Metrics
-from service.models import load_model
+from service.models import find_chosen_reranker, load_chosen_reranker, load_model
 from service.serving import Serving
 from service.settings import Settings
 from service.tasks import TaskQueue
@@ -43,8 +43,9 @@ def serve_stdio(settings: Settings) -> None:
     """Answer on standard input and output until the input is closed.
 
     Raises:
-        WhenceError: the state of the home is needed and cannot be opened.
+        WhenceError: the state of the home is needed and cannot be opened, or there is no such reranker.
     """
+    find_chosen_reranker(settings)
     configure_logging(settings)
     # A thread waits for input, and only the end of the process ends it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -63,7 +64,12 @@ async def _serve(server: Server[object]) -> None:
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Desk]:
     home, metrics = Home(settings.home), Metrics()
-    serving = Serving(home, lambda name: load_model(settings, settings.model or name), on_change=metrics.generation)
+    serving = Serving(
+        home,
+        lambda name: load_model(settings, settings.model or name),
+        load_reranker=partial(load_chosen_reranker, settings),
+        on_change=metrics.generation,
+    )
     line = Line(serving, metrics, bound=settings.queue, deadline_s=settings.deadline)
     with ExitStack() as stack:
         if home.published_name() is None:

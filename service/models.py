@@ -1,8 +1,10 @@
-"""The embedding model as the settings want it."""
+"""The models as the settings want them."""
 
 from __future__ import annotations
 
 from index.embeddings import Encoder, load_encoder
+from index.models import ModelFiles
+from index.reranking import Reranker, find_reranker, load_reranker
 from service.settings import Settings
 
 
@@ -15,3 +17,21 @@ def load_model(settings: Settings, name: str, *, may_download: bool = False) -> 
     return load_encoder(
         name, cache_folder=settings.cache / "models", backend=settings.backend, may_download=may_download
     )
+
+
+def load_chosen_reranker(settings: Settings) -> Reranker | None:
+    """Load the reranker that the settings name; None when they name none.
+
+    Raises:
+        ModelError: it cannot be found or loaded, or is none.
+    """
+    return load_reranker(settings.reranker) if settings.reranker else None
+
+
+def find_chosen_reranker(settings: Settings) -> ModelFiles | None:
+    """Find the files of the reranker that the settings name, without loading it; None when they name none.
+
+    Raises:
+        ModelError: it cannot be found, or is none.
+    """
+    return find_reranker(settings.reranker) if settings.reranker else None

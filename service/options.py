@@ -12,6 +12,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 ModelOption = Annotated[
     str | None, typer.Option("--model", help="Embedding model: a name or a folder (WHENCE_MODEL).")
 ]
+RerankerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker", help="Cross-encoder that orders the first passages: a name or a folder (WHENCE_RERANKER)."
+    ),
+]
 BackendOption = Annotated[str | None, typer.Option("--backend", help="onnx or torch (WHENCE_BACKEND).")]
 WaitOption = Annotated[
     float | None, typer.Option("--wait", min=0, help="Seconds to wait for another writer (WHENCE_WAIT).")

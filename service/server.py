@@ -14,12 +14,15 @@ from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from index.calibration import calibration_of
 from index.errors import WhenceError
+from index.generations import Home
 from index.state import State
 from service.access import refuse_to_bind
 from service.auth import KeyStore
 from service.logs import configure_logging
 from service.metrics import shared_metrics
+from service.models import find_chosen_reranker
 from service.protocol import HeadLimitProtocol
 from service.settings import Settings
 
@@ -35,10 +38,15 @@ def serve(settings: Settings) -> None:
     """Serve until the process is told to end (SIGINT, SIGTERM); requests under way are finished.
 
     Raises:
-        WhenceError: the address needs a key and there is none, or it cannot be listened on.
+        WhenceError: the address needs a key and there is none, it cannot be listened on, or the home's calibration
+            or the reranker cannot be used.
     """
+    find_chosen_reranker(settings)  # refused here rather than by every worker, as is a calibration
     with State(settings.home) as state:
         refuse_to_bind(settings, KeyStore(state))
+    manifest = Home(settings.home).known_manifest()
+    if manifest is not None:
+        calibration_of(settings.home, manifest)
     configure_logging(settings)
     with closing(_listen(settings.host, settings.port)) as listener:
         logger.info("Whence is at %s", _address(listener, settings.root_path))

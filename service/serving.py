@@ -1,4 +1,4 @@
-"""The generation that is served now, and taking over the next one without a failed request."""
+"""The generation that is served now, and taking over the next one, or a calibration, without a failed request."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from index.answers import Question, answer_questions, check_model
+from index.calibration import weights_of
 from index.corpus import Corpus
 from index.embeddings import Encoder
-from index.errors import WhenceError
+from index.errors import CalibrationError, WhenceError
 from index.generations import Generation, Home
 from index.manifest import Manifest
+from index.reranking import Reranker
+from index.weights import Weights
 from service.problems import Problem
 
 logger = logging.getLogger(__name__)
@@ -29,14 +32,18 @@ class Served:
     Attributes:
         generation: one thread at a time may ask it.
         encoder: of its model.
+        weights: of scores and confidence; replaced when the home is calibrated.
+        reranker: None when there is none.
         corpus: a second connection to its corpus, for reading documents beside the questions.
         corpus_lock: held while `corpus` is used.
         leases: how many use it now.
     """
 
-    def __init__(self, generation: Generation, encoder: Encoder) -> None:
+    def __init__(self, generation: Generation, encoder: Encoder, weights: Weights, reranker: Reranker | None) -> None:
         self.generation = generation
         self.encoder = encoder
+        self.weights = weights
+        self.reranker = reranker
         self.corpus = Corpus(generation.folder / "corpus.sqlite")
         self.corpus_lock = threading.Lock()
         self.leases = 0
@@ -48,27 +55,35 @@ class Served:
 
 
 class Serving:
-    """Keeps the published generation of a home open, and follows when another one is published.
+    """Keeps the published generation of a home open, and follows when another one is published or it is calibrated.
 
     A generation that is being used stays open until its last user is done, also when it is pruned meanwhile.
 
     Args:
         home: to serve.
         load_encoder: gives the encoder of a model by its name.
+        load_reranker: gives the reranker; None when there is none.
         on_change: told of each generation that is served from now on.
     """
 
     def __init__(
-        self, home: Home, load_encoder: Callable[[str], Encoder], *, on_change: Callable[[Manifest], None]
+        self,
+        home: Home,
+        load_encoder: Callable[[str], Encoder],
+        *,
+        load_reranker: Callable[[], Reranker | None] = lambda: None,
+        on_change: Callable[[Manifest], None],
     ) -> None:
         self._home = home
         self._load_encoder = load_encoder
+        self._load_reranker = load_reranker
         self._on_change = on_change
         self._served: Served | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._opened_once = threading.Event()
         self._refused: tuple[str, float] | None = None
+        self._refused_calibration: str | None = None
         self._thread = threading.Thread(target=self._follow, name="serving", daemon=True)
 
     @property
@@ -143,10 +158,13 @@ class Serving:
             self._stopping.wait(POLL_S)
 
     def _refresh(self) -> None:
-        """Open the published generation if it is another one than is served."""
+        """Open the published generation if it is another one than is served; else see that its weights are right."""
         name = self._home.published_name()
         served = self._served
-        if name is None or (served is not None and served.generation.name == name) or self._was_refused(name):
+        if name is not None and served is not None and served.generation.name == name:
+            self._reweigh(served)
+            return
+        if name is None or self._was_refused(name):
             return
         try:
             fresh = self._opened()
@@ -163,6 +181,20 @@ class Serving:
         logger.info("Generation %s is served", fresh.generation.name)
         self._on_change(fresh.generation.manifest)
 
+    def _reweigh(self, served: Served) -> None:
+        """Answer as the home is calibrated now; a calibration that is refused changes nothing."""
+        try:
+            weights = weights_of(self._home.path, served.generation.manifest)
+        except CalibrationError as error:
+            if str(error) != self._refused_calibration:
+                logger.error("Answers go on as they were calibrated before: %s", error)
+            self._refused_calibration = str(error)
+            return
+        self._refused_calibration = None
+        if weights != served.weights:
+            served.weights = weights
+            logger.info("Another calibration of the confidence is used")
+
     def _was_refused(self, name: str) -> bool:
         if self._refused is None or self._refused[0] != name:
             return False
@@ -172,9 +204,11 @@ class Serving:
         """Open the published generation, and ask it once, so that no reader pays for its first question."""
         generation = self._home.open_current()
         try:
+            weights = weights_of(self._home.path, generation.manifest)
             encoder = self._encoder_of(generation)
-            answer_questions(generation, encoder, [WARM_UP])
-            return Served(generation, encoder)
+            reranker = self._load_reranker() if self._served is None else self._served.reranker
+            answer_questions(generation, encoder, [WARM_UP], reranker=reranker)
+            return Served(generation, encoder, weights, reranker)
         except BaseException:
             generation.close()
             raise

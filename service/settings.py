@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     model: str | None = Field(
         None, description="Embedding model: a name or a folder. Unset: the index's own, or all-MiniLM-L6-v2."
     )
+    reranker: str | None = Field(
+        None, description="Cross-encoder that puts the first passages in its order: a name or a folder. Unset: none."
+    )
     backend: Literal["onnx", "torch"] = Field("onnx", description="What runs the model.")
     top_k: int = Field(DEFAULT_TOP_K, ge=1, le=MAX_TOP_K, description="Passages returned for a question.")
     min_confidence: float | None = Field(

@@ -17,6 +17,7 @@ from index.build import sync
 from index.embeddings import load_encoder
 from index.errors import GenerationError, ModelError, WhenceError
 from index.generations import Home
+from index.weights import default_weights
 from service.batch_formats import OutputFormat
 from service.batch_output import JsonLines, Shape
 from service.batch_worker import Answerer, Failure, Loading, Opened, Outcome, Ready, Work, Worker, Workers
@@ -35,7 +36,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Work:
     sync(home, [MemorySource(TEXTS)], load_encoder(model, cache_folder=models))
     with closing(home.open_current()) as generation:
         shape = Shape(OutputFormat.JSONL, top_k=1, fields=frozenset({"question", "answered"}))
-        return Work(generation.folder, model, models, "onnx", 1, None, None, shape)
+        return Work(generation.folder, model, models, "onnx", 1, None, None, default_weights(), shape)
 
 
 @pytest.fixture

@@ -321,7 +321,8 @@ def test_wrong_usage_exits_with_2(whence: Whence, indexed: Path, arguments: list
 def test_no_command_shows_the_help(whence: Whence) -> None:
     result = whence()
     assert result.code == 2
-    for name in ("ask", "index", "status", "generations", "rollback", "verify", "backup", "restore", "evaluate"):
+    data = ("status", "generations", "rollback", "verify", "backup", "restore")
+    for name in ("ask", "index", *data, "calibrate", "evaluate"):
         assert f" {name} " in result.out + result.err
     assert whence("--help").code == 0
 
@@ -556,6 +557,7 @@ def test_the_status_says_what_the_index_holds(whence: Whence, docs: Path, tmp_pa
         f"{name}, published in {tmp_path / 'home'}\n"
         "2 documents, 3 chunks, 4 sentences; whole\n"
         f"Model {tiny_model}, SHA-256 {record['model']['sha256']}\n"
+        "Confidence as it ships\n"
         f"Source {docs}: 2 documents\n"
     )
 
@@ -703,6 +705,42 @@ def test_a_data_set_is_evaluated(whence: Whence, tmp_path: Path, monkeypatch: py
     table = whence("evaluate", folder).out.splitlines()
     assert table[0].split() == ["retrieval", *METRICS]
     assert [line.split()[0] for line in table[1:]] == ["dense", "bm25", "whence"]
+
+
+def test_retrieval_is_compared_with_the_run_of_another_system(
+    whence: Whence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHENCE_CACHE", str(tmp_path / "cache"))
+    folder, run = write_dataset(tmp_path / "data"), tmp_path / "other [red].trec"
+    run.write_text("q1 Q0 kettle 1 0.9 other\nq1 Q0 light 2 0.8 other\nq2 Q0 reset 1 0.9 other\n")
+    result = whence("evaluate", folder, "--compare", run, "--json")
+    assert result.code == 0
+    assert result.err == f"{run} ranks nothing for 1 of 3 queries; they count as 0 for it.\n"
+    *_, ours, other, comparison = result.records
+    assert [ours["retrieval"], other["retrieval"]] == ["whence", str(run)]
+    assert other["mrr@10"]["mean"] == 0.5
+    assert list(comparison) == ["retrieval", "compared_with", *METRICS]
+    assert (comparison["retrieval"], comparison["compared_with"]) == ("whence", str(run))
+    # Better by a half, nothing and one; a mean as far from 0 comes of four of the eight ways to turn their signs.
+    assert comparison["mrr@10"] == {"mean": 0.5, "low": 0.0, "high": 1.0, "p_value": 0.5}
+
+    evaluation, table = whence("evaluate", folder, "--compare", run).out.split("\n\n")
+    assert evaluation.splitlines()[4].startswith(f" {run} ")
+    assert f"whence − {run}" in table.splitlines()[0]
+    assert table.splitlines()[2].split() == ["mrr@10", "+0.500", "+0.000", "to", "+1.000", "0.5000"]
+
+
+def test_a_run_of_other_queries_is_refused_before_anything_is_indexed(
+    whence: Whence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHENCE_CACHE", str(tmp_path / "cache"))
+    folder, run = write_dataset(tmp_path / "data"), tmp_path / "other.trec"
+    run.write_text("PLAIN-1 Q0 light 1 0.9 other\n")
+    result = whence("evaluate", folder, "--compare", run)
+    assert (result.code, result.out) == (1, "")
+    assert f"The run {run} ranks none of the 3 queries that are judged, such as 'q1'." in result.err
+    assert "missing.trec cannot be read" in whence("evaluate", folder, "--compare", tmp_path / "missing.trec").err
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_data_set_that_is_none_is_refused(whence: Whence, docs: Path, tmp_path: Path) -> None:

@@ -8,9 +8,20 @@ import math
 from pathlib import Path
 
 import pytest
+from scipy.stats import ttest_rel  # type: ignore[import-untyped]
 
 from index.errors import EvaluationError
-from index.evaluation import METRICS, CorpusEntry, evaluate, read_dataset, read_run, write_run
+from index.evaluation import (
+    METRICS,
+    CorpusEntry,
+    Difference,
+    compare,
+    evaluate,
+    read_dataset,
+    read_run,
+    unranked,
+    write_run,
+)
 
 CORPUS = [
     {"_id": "d1", "title": "Pingora", "text": "It saves memory.", "metadata": {"year": 2022}},
@@ -210,6 +221,45 @@ def test_the_interval_is_that_of_resampled_queries() -> None:
 def test_evaluating_without_qrels_is_refused() -> None:
     with pytest.raises(EvaluationError, match="no qrels"):
         evaluate({}, {"q1": {"a": 1.0}})
+
+
+def test_a_difference_has_its_interval_and_p_value() -> None:
+    qrels = {f"q{number}": {"a": 1} for number in range(5)}
+    found = evaluate(qrels, {query_id: {"a": 1.0} for query_id in qrels})
+    nothing = evaluate(qrels, {})
+    differences = compare(found, nothing)
+    assert list(differences) == list(METRICS)
+    # Of the 32 ways to turn the signs of five equal differences, two give a mean as far from 0.
+    assert set(differences.values()) == {Difference(1.0, 1.0, 1.0, 2 / 32)}
+    assert compare(nothing, found)["mrr@10"] == Difference(-1.0, -1.0, -1.0, 2 / 32)
+
+
+def test_with_many_queries_the_p_value_is_near_that_of_a_t_test() -> None:
+    qrels = {f"q{number:03}": {"a": 1} for number in range(200)}
+    ranking = {query_id: {"a": 1.0} for query_id in qrels}
+    better = evaluate(qrels, dict(list(ranking.items())[:120]))
+    worse = evaluate(qrels, dict(list(ranking.items())[20:120] + list(ranking.items())[-8:]))
+    difference = compare(better, worse)["recall@1"]
+    expected = ttest_rel(list(better["recall@1"].per_query.values()), list(worse["recall@1"].per_query.values()))
+    assert difference.mean == 0.06
+    assert difference.p_value == pytest.approx(expected.pvalue, abs=0.02)
+    error = 0.06 / expected.statistic
+    assert (difference.low, difference.high) == pytest.approx((0.06 - 1.96 * error, 0.06 + 1.96 * error), abs=0.01)
+    assert compare(better, worse)["recall@1"] == difference
+
+
+def test_runs_that_do_not_differ_or_a_single_query_prove_nothing() -> None:
+    qrels = {"q1": {"a": 1}, "q2": {"a": 1}, "q3": {"a": 1}}
+    measured = evaluate(qrels, {"q1": {"a": 1.0}})
+    assert set(compare(measured, measured).values()) == {Difference(0.0, 0.0, 0.0, 1.0)}
+    one = {"q1": {"a": 1}}
+    assert compare(evaluate(one, {"q1": {"a": 1.0}}), evaluate(one, {}))["ndcg@10"] == Difference(1.0, 1.0, 1.0, 1.0)
+
+
+def test_queries_that_a_run_leaves_out_are_told() -> None:
+    qrels = {"q1": {"a": 1}, "q2": {"a": 1}, "q3": {"a": 1}}
+    assert unranked(qrels, {"q2": {"b": 0.5}, "q3": {}, "q9": {"a": 1.0}}) == ["q1", "q3"]
+    assert unranked(qrels, {}) == ["q1", "q2", "q3"]
 
 
 def test_a_run_is_written_in_six_columns(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ FILES = [
     "manifest.json",
     "sentence_starts.npy",
     "sentences.npy",
+    "sequences/questions.npy",
+    "sequences/starts.npy",
+    "sequences/terms.npy",
     "vectors.faiss",
 ]
 ROOT = Path(__file__).parents[1]
@@ -321,7 +324,7 @@ def test_another_format_version_is_refused_and_left_alone(filled: Home) -> None:
     manifest = replace(read_manifest(folder), format_version=FORMAT_VERSION + 1)
     (folder / MANIFEST).write_text(manifest.as_json())
     with pytest.raises(
-        GenerationError, match=r"has format version 2, this version of Whence reads 1\. Use the version"
+        GenerationError, match=r"has format version 3, this version of Whence reads 2\. Use the version"
     ):
         filled.open_current()
     assert not (filled.path / "damaged").exists()

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from calibrations import always_sure
 from sources_in_memory import MemorySource
 
 from index.build import sync
+from index.calibration import write_calibration
 from index.embeddings import Encoder
 from index.generations import Home
 
@@ -47,8 +49,13 @@ def test_the_library_never_imports_the_application(path: Path) -> None:
     assert not packages & {"service", "typer", "rich", "pydantic", "pydantic_settings", "starlette", "fastapi"}
 
 
-def test_asking_loads_neither_torch_nor_transformers(home: Home, encoder: Encoder, cache_folder: Path) -> None:
+@pytest.mark.parametrize("is_calibrated", [False, True])
+def test_asking_loads_neither_torch_nor_transformers(
+    is_calibrated: bool, home: Home, encoder: Encoder, cache_folder: Path
+) -> None:
     sync(home, [MemorySource({"router.md": "The red light means that there is no power."})], encoder)
+    if is_calibrated:
+        write_calibration(home.path, always_sure(home))
     done = subprocess.run(
         [sys.executable, "-c", ASKING],
         cwd=ROOT,
@@ -58,5 +65,7 @@ def test_asking_loads_neither_torch_nor_transformers(home: Home, encoder: Encode
         timeout=60,
         check=False,
     )
-    assert json.loads(done.stdout)["passages"][0]["text"] == "The red light means that there is no power."
+    answer = json.loads(done.stdout)
+    assert answer["passages"][0]["text"] == "The red light means that there is no power."
+    assert (answer["confidence"] == 0.75) == is_calibrated
     assert done.stderr.strip() == ""

@@ -158,12 +158,13 @@ def test_the_upper_bound_holds_and_counts_unknown_terms() -> None:
 
 def test_a_query_is_analysed_once_for_all_that_is_asked_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
     query = LexicalIndex.from_texts(TEXTS).query("Does Pingora leak memmory?")
-    monkeypatch.delattr(lexical, "analyse_query")
+    monkeypatch.delattr(lexical, "analyse")
     monkeypatch.delattr(lexical, "names")
     rows, scores = query.search(top_k=5)
     assert query.scores(rows).tolist() == scores.tolist()
     assert list(query.term_weights) == ["pingora", "leak", "memori"]
     assert query.names == [["pingora"]]
+    assert query.neighbours == (("leak", "pingora"), ("leak", "memori"))
     assert query.upper_bound == math.fsum(query.term_weights.values()) > scores.max()
 
 

@@ -15,6 +15,7 @@ from index.answers import Question, answer_questions
 from index.embeddings import Embeddings, Encoder
 from index.errors import ModelError
 from index.generations import Generation
+from index.weights import default_weights
 from service.departures import ClientGoneError
 from service.line import MAX_TOGETHER, Line
 from service.metrics import Metrics
@@ -53,7 +54,7 @@ class Handbooks:
     """What the line needs to know of what is served: one generation, always the same."""
 
     def __init__(self, generation: Generation, encoder: Encoder) -> None:
-        self._served = Served(generation, encoder)
+        self._served = Served(generation, encoder, default_weights(), None)
         self.manifest = generation.manifest
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,17 @@ from index.retrieval import CANDIDATES, Passage, retrieve, score_candidates
 from index.terms import every_term
 from index.weights import ScoreWeights
 
-WEIGHTS = ScoreWeights(dense=0.4, sentence=0.35, lexical=0.25, furniture=0.5)
+PARTS = {
+    "dense": 0.25,
+    "sentence": 0.25,
+    "question": 0.05,
+    "lexical": 0.1,
+    "coverage": 0.15,
+    "sentence_coverage": 0.1,
+    "phrases": 0.1,
+}
+WEIGHTS = ScoreWeights(**PARTS, furniture=0.5)
+NO_WEIGHTS = ScoreWeights(**dict.fromkeys(PARTS, 0.0), furniture=1.0)
 RESETTING = "How do I reset the router?"
 QUESTIONS = [
     RESETTING,
@@ -74,8 +85,7 @@ def test_a_score_is_the_weighted_sum_of_its_parts(handbook: Generation, encoder:
         np.testing.assert_allclose(passage.evidence.sentence, max(0, *sentences, 0), atol=0.01)
         assert passage.bm25 == query.scores(np.array([row]))[0]
         assert passage.evidence.lexical == pytest.approx(passage.bm25 / query.upper_bound)
-        parts = passage.evidence
-        fused = 0.4 * parts.dense + 0.35 * parts.sentence + 0.25 * parts.lexical
+        fused = sum(weight * getattr(passage.evidence, name) for name, weight in PARTS.items())
         assert passage.score == pytest.approx(fused * (0.5 if passage.chunk.is_furniture else 1))
 
 
@@ -96,9 +106,9 @@ def test_scores_are_in_order_and_in_bounds(handbook: Generation, encoder: Encode
     scores = [passage.score for passage in passages]
     assert scores == sorted(scores, reverse=True)
     for passage in passages:
-        parts = passage.evidence
-        assert all(0 <= part <= 1 for part in (passage.score, parts.dense, parts.sentence, parts.lexical))
-        assert 0 <= parts.coverage <= 1
+        parts = asdict(passage.evidence)
+        assert -1 <= parts.pop("background") <= 1
+        assert all(0 <= part <= 1 for part in (passage.score, *parts.values()))
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -184,7 +194,7 @@ def test_what_says_the_same_does_not_depend_on_how_many_are_wanted(encoder: Enco
     texts["late.md"] = f"# {'Plum cake with cinnamon and cream for eight people. ' * 8}\n\n{RESET}"
     sync(home, [MemorySource(texts)], encoder)
     generation = home.open_current()
-    by_meaning = ScoreWeights(dense=1, sentence=0, lexical=0, furniture=1)
+    by_meaning = replace(NO_WEIGHTS, dense=1.0)
     query = generation.lexical.query(RESETTING)
     ranked = score_candidates(generation, query, embedded(encoder, RESETTING), weights=by_meaning).rows.tolist()
     doc_ids = [chunk.document.doc_id for chunk in generation.corpus.chunks(ranked)]
@@ -202,7 +212,7 @@ def test_page_furniture_comes_after_content_that_says_the_same(handbook: Generat
     content, furniture = found(handbook, encoder, question)[:2]
     assert (content.chunk.is_furniture, furniture.chunk.is_furniture) == (False, True)
     assert furniture.chunk.text == question
-    unweighted = ScoreWeights(dense=0.4, sentence=0.35, lexical=0.25, furniture=1.0)
+    unweighted = replace(WEIGHTS, furniture=1.0)
     whole = scores_by_row(found(handbook, encoder, question, weights=unweighted))
     assert whole[furniture.chunk.row][0] == pytest.approx(2 * furniture.score)
     assert whole[content.chunk.row][0] == content.score
@@ -235,7 +245,7 @@ def test_equal_scores_come_in_the_order_of_the_corpus(encoder: Encoder, home: Ho
     texts = {f"{number}.md": f"pear and {chr(97 + number) * 4} and {chr(107 + number) * 4}" for number in range(6)}
     sync(home, [MemorySource(texts)], encoder)
     generation = home.open_current()
-    lexical_only = ScoreWeights(dense=0, sentence=0, lexical=1, furniture=1)
+    lexical_only = replace(NO_WEIGHTS, lexical=1.0)
     passages = found(generation, encoder, "pear", top_k=6, weights=lexical_only)
     assert len({passage.score for passage in passages}) == 1
     assert [passage.chunk.row for passage in passages] == [0, 1, 2, 3, 4, 5]

@@ -87,10 +87,10 @@ def test_the_values_are_those_of_the_answer(answer: Answer) -> None:
     }
     assert passage["highlights"] == [{"start": start, "end": end} for start, end in first.highlights]
     citation = passage["citation"]
-    assert citation["document"]["metadata"] == {"product": "router", "year": 2024, "beta": True}
+    assert citation["document"]["metadata"] == {"product": "router", "year": 2025}
     assert citation["document"]["uri"] is None
     assert citation["page"] is None
-    assert citation["headings"] == ["Router", "Reset"]
+    assert citation["headings"] == ["Tips"]
     assert citation["quote"] == passage["text"] == first.text
 
 
@@ -140,7 +140,8 @@ def test_a_verification_has_these_keys(standing: Standing) -> None:
 
 def test_the_status_is_the_manifest_and_the_home(handbook: Generation) -> None:
     record = StatusJson.of(handbook.manifest, home=Path("/srv/whence")).model_dump_json()
-    assert json.loads(record) == {"home": "/srv/whence", **json.loads(json.dumps(asdict(handbook.manifest)))}
+    manifest = json.loads(json.dumps(asdict(handbook.manifest)))
+    assert json.loads(record) == {"home": "/srv/whence", **manifest, "calibration": None, "reranker": None}
 
 
 def test_a_generation_in_the_list_has_these_keys(handbook: Generation) -> None:

@@ -1,4 +1,4 @@
-"""Embedding models small enough to be made in a test."""
+"""Models small enough to be made in a test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def word_piece_tokenizer() -> Tokenizer:
     tokenizer.normalizer = BertNormalizer()
     tokenizer.pre_tokenizer = BertPreTokenizer()
     special = [(token, VOCABULARY[token]) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special
+    )
     return tokenizer
 
 
@@ -77,8 +79,35 @@ def write_static_model(folder: Path) -> Path:
     return folder
 
 
+def write_tiny_cross_encoder(folder: Path, *, labels: int = 1, seed: int = 0) -> Path:
+    """Write a cross-encoder of one layer with random weights, large enough for its judgements to differ.
+
+    Args:
+        folder: to write to.
+        labels: that it judges by.
+        seed: of the weights.
+    """
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=DIMENSION,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        initializer_range=0.5,
+        num_labels=labels,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder)
+    _write_tokenizer(folder)
+    return folder
+
+
 def _write_transformer(folder: Path) -> None:
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel
 
     config = BertConfig(
         vocab_size=len(VOCABULARY),
@@ -89,6 +118,12 @@ def _write_transformer(folder: Path) -> None:
         max_position_embeddings=64,
     )
     BertModel(config).save_pretrained(folder)
+    _write_tokenizer(folder)
+
+
+def _write_tokenizer(folder: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     tokens = dict(zip(names, SPECIAL, strict=True))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=word_piece_tokenizer(), **tokens)  # type: ignore[no-untyped-call]

@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from service.metrics import MEDIA_TYPE
 from service.problems import Problem, documented
-from service.schemas.operations import HealthJson
+from service.schemas.answers import ModelJson
+from service.schemas.operations import HealthJson, ReadyJson
 from service.services import Here
 
 router = APIRouter(tags=["operations"])
@@ -20,11 +21,13 @@ async def live() -> HealthJson:
 
 
 @router.get("/readyz", responses=documented("starting"))
-async def ready(services: Here) -> HealthJson:
+async def ready(services: Here) -> ReadyJson:
     """Say whether questions are answered: not before the index and the model are loaded."""
     if not services.serving.is_ready:
         raise Problem("starting", "The index and the model are not loaded yet. Ask again in a moment.")
-    return HealthJson(status="ok")
+    with services.serving.lease() as served:
+        reranker = served.reranker and ModelJson.model_validate(served.reranker.model)
+    return ReadyJson(status="ok", reranker=reranker)
 
 
 @router.get(

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from index.answers import Answer, CitedPassage, Quote
 from index.citations import Citation, Verification
-from service.schemas.base import Milliseconds, RequestSchema, Schema, Score
+from service.schemas.base import Milliseconds, RequestSchema, Schema, Score, is_none
 
 MAX_BATCH = 256
 MAX_CITATIONS = 100
@@ -66,11 +66,14 @@ class HighlightJson(Schema):
 
 
 class ScoresJson(Schema):
-    """What a passage's score is made of."""
+    """What a passage's score is made of, and what the reranker says of it."""
 
     dense: Score
     lexical: Score
     sentence: Score
+    reranker: Score | None = Field(
+        None, description="Probability that it is relevant, by the reranker, if it was read.", exclude_if=is_none
+    )
 
 
 class PassageJson(Schema):
@@ -92,14 +95,14 @@ class PassageJson(Schema):
             score=passage.score,
             text=passage.text,
             highlights=[HighlightJson(start=start, end=end) for start, end in passage.highlights],
-            scores=ScoresJson(dense=passage.dense, lexical=passage.lexical, sentence=passage.sentence),
+            scores=ScoresJson.model_validate(passage),
             citation=CitationJson.of(passage.citation),
             also_in=[CitationJson.of(citation) for citation in passage.also_in],
         )
 
 
 class ModelJson(Schema):
-    """The embedding model of a generation."""
+    """A model: that of a generation, or a reranker."""
 
     name: str
     sha256: str
@@ -115,6 +118,9 @@ class AnswerJson(Schema):
     passages: list[PassageJson]
     generation: str
     model: ModelJson
+    reranker: ModelJson | None = Field(
+        None, description="In whose order the passages are, if one is used.", exclude_if=is_none
+    )
     took_ms: Milliseconds
 
     @classmethod
@@ -128,6 +134,7 @@ class AnswerJson(Schema):
             passages=[PassageJson.of(passage) for passage in answer.passages],
             generation=answer.generation,
             model=ModelJson(name=answer.model_name, sha256=answer.model_sha256),
+            reranker=answer.reranker and ModelJson.model_validate(answer.reranker),
             took_ms=answer.took_ms,
         )
 

@@ -13,6 +13,11 @@ def _rounded(digits: int) -> Any:
     return BeforeValidator(lambda value: round(float(value), digits))
 
 
+def is_none(value: object) -> bool:
+    """Whether a field has no value: for one that is left out then."""
+    return value is None
+
+
 Score = Annotated[float, _rounded(4)]
 Milliseconds = Annotated[float, _rounded(1)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.schemas.base import Schema
-from service.schemas.operations import ModelIdentityJson
+from service.schemas.operations import ModelIdentityJson, RerankerJson
 
 
 class BatchInputJson(Schema):
@@ -38,6 +38,8 @@ class BatchRunJson(Schema):
     whence: str
     generation: str
     model: ModelIdentityJson
+    reranker: RerankerJson | None  # None when the passages are in the order of their scores
+    calibration: str | None  # its SHA-256; None when the home answers with the confidence that ships
     input: BatchInputJson
     settings: BatchSettingsJson
 

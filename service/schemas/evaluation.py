@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 from service.schemas.base import Schema
 
 if TYPE_CHECKING:  # the metrics library takes half a second to load
-    from index.evaluation import Measurement
+    from index.evaluation import Difference, Measurement
 
 
 class MeasurementJson(Schema):
@@ -33,3 +33,27 @@ class EvaluationJson(Schema):
     def of(cls, retrieval: str, measured: Mapping[str, Measurement]) -> EvaluationJson:
         """Convert from the library's records."""
         return cls.model_validate({"retrieval": retrieval, **measured})
+
+
+class DifferenceJson(Schema):
+    """The mean difference of a metric between two runs, with its 95 % interval and the p-value of a paired test."""
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+
+
+class ComparisonJson(Schema):
+    """By how much one way of retrieval is better than another run, each metric under its name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, DifferenceJson]
+
+    retrieval: str
+    compared_with: str
+
+    @classmethod
+    def of(cls, other: str, differences: Mapping[str, Difference]) -> ComparisonJson:
+        """Convert from the library's records, which say how Whence compares with another run."""
+        return cls.model_validate({"retrieval": "whence", "compared_with": other, **differences})

@@ -5,16 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from index.build import SyncReport
+from index.calibration import Calibration
 from index.manifest import Manifest
+from index.models import ModelFiles
 from service.schemas.answers import ModelJson
-from service.schemas.base import Schema
+from service.schemas.base import Schema, is_none
+from service.schemas.calibration import CalibrationJson
 
 
 class HealthJson(Schema):
     """That all is well."""
 
     status: Literal["ok"]
+
+
+class ReadyJson(HealthJson):
+    """That questions are answered."""
+
+    reranker: ModelJson | None = Field(
+        None, description="In whose order the passages are, if one is used.", exclude_if=is_none
+    )
+
+
+class RerankerJson(ModelJson):
+    """Everything that decides in which order the first passages are."""
+
+    files_sha256: str
 
 
 class ModelIdentityJson(ModelJson):
@@ -59,11 +78,22 @@ class StatusJson(Schema):
     sentences: int
     sources: list[SourceJson]
     files: dict[str, FileJson]
+    calibration: CalibrationJson | None  # None when the confidence is as it ships
+    reranker: RerankerJson | None  # None when the settings name none
 
     @classmethod
-    def of(cls, manifest: Manifest, *, home: Path) -> StatusJson:
-        """Convert from the library's record."""
-        return cls.model_validate({"home": str(home), **vars(manifest)})
+    def of(
+        cls,
+        manifest: Manifest,
+        *,
+        home: Path,
+        calibration: Calibration | None = None,
+        reranker: ModelFiles | None = None,
+    ) -> StatusJson:
+        """Convert from the library's records."""
+        fitted = None if calibration is None else CalibrationJson.of(calibration)
+        fields = {"home": str(home), **vars(manifest), "calibration": fitted, "reranker": reranker}
+        return cls.model_validate(fields)
 
 
 class GenerationJson(Schema):

@@ -1,0 +1,322 @@
+"""The terms of chunks in their order: which words of a question stand in one sentence, and which side by side.
+
+The inverted index of `index.lexical` knows that a chunk holds a term, but not where. Here each chunk has the sequence
+of its terms, as digests of 32 bits, so that a few hundred candidates are compared with a question in array operations
+and without reading their text.
+
+A chunk has one part for its context, that is its title and headings, and then one for each sentence.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.corpus import ChunkRecord
+from index.lexical import LexicalQuery
+from index.terms import STOP_WORDS, every_term
+from index.vectors import Scores, open_array
+
+CHUNKS_AT_ONCE = 2_048
+
+_STOP_BIT = np.uint32(1)  # the lowest bit of a digest says whether the term is a stop word
+_TERMS = "terms.npy"
+_STARTS = "starts.npy"
+_QUESTIONS = "questions.npy"
+_UNSAVED = "terms.part"
+# Asian and Arabic question marks among them; closing marks may stand behind.
+_QUESTION_MARKS = ("?", "？", "؟", "⁇", "⁈")
+_CLOSING = " \t\n\r\"'”’»)]*_"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How the words of some chunks meet those of a question. Shares weigh rare terms more, and lie in [0, 1].
+
+    Attributes:
+        held: bool, shape (chunks, terms): which terms of the question a chunk holds.
+        coverage: float32, shape (chunks,): share of the question's terms that the chunk holds.
+        sentence_coverage: float32, shape (sentences,): share that each sentence holds, those of all chunks one after
+            another.
+        best_coverage: float32, shape (chunks,): the largest share that one sentence and the chunk's context hold.
+        phrases: float32, shape (chunks,): share of the pairs of neighbouring terms of the question that are
+            neighbours in the chunk's sentences, in either order, stop words left out.
+    """
+
+    held: NDArray[np.bool_]
+    coverage: Scores
+    sentence_coverage: Scores
+    best_coverage: Scores
+    phrases: Scores
+
+
+class TermSequences:
+    """The sequences of all chunks of a generation.
+
+    Args:
+        digests: uint32, those of all parts one after another.
+        starts: int64, shape (parts + 1,): where each part begins, and their length at the end.
+        questions: bool, shape (sentences,): which sentences are questions.
+        sentence_starts: int64, shape (chunks + 1,): the first sentence of each chunk, and their number at the end.
+    """
+
+    def __init__(
+        self,
+        digests: NDArray[np.uint32],
+        starts: NDArray[np.int64],
+        questions: NDArray[np.bool_],
+        sentence_starts: NDArray[np.int64],
+    ) -> None:
+        self.digests = digests
+        self.starts = starts
+        self.questions = questions
+        self.first_parts = sentence_starts + np.arange(len(sentence_starts))
+
+    @classmethod
+    def load(cls, folder: Path, sentence_starts: NDArray[np.int64]) -> TermSequences:
+        """Open the files of a generation, memory-mapped.
+
+        Raises:
+            DamagedGenerationError: a file is missing or not an array.
+        """
+        digests, starts, questions = (open_array(folder / name) for name in (_TERMS, _STARTS, _QUESTIONS))
+        return cls(digests, starts, questions, sentence_starts)
+
+    def __len__(self) -> int:
+        """Count the parts."""
+        return len(self.starts) - 1
+
+    def wording(self, query: LexicalQuery, rows: NDArray[np.int64]) -> Wording:
+        """Compare a question with some chunks.
+
+        Args:
+            query: the question, analysed.
+            rows: int64, shape (chunks,).
+        """
+        weights = np.array(list(query.term_weights.values()))
+        shares = (weights / (math.fsum(weights) or 1.0)).astype(np.float32)
+        found = self._find(query, rows)
+        held = _marked(found.part_count, len(shares), found.part_of_hit, found.term_of_hit)
+        held_by_chunk = np.logical_or.reduceat(held, found.part_bounds[:-1])
+        is_sentence = np.ones(found.part_count, dtype=np.bool_)
+        is_sentence[found.part_bounds[:-1]] = False
+        by_sentence = held[is_sentence]
+        contexts = np.repeat(held[~is_sentence], np.diff(found.part_bounds) - 1, axis=0)
+        first_sentences = found.part_bounds[:-1] - np.arange(len(rows))
+        return Wording(
+            held=held_by_chunk,
+            coverage=_shares(held_by_chunk, shares),
+            sentence_coverage=_shares(by_sentence, shares),
+            best_coverage=np.maximum.reduceat(_shares(by_sentence | contexts, shares), first_sentences),
+            phrases=_phrases(query, found, is_sentence, len(rows)),
+        )
+
+    def is_question(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which sentences of some chunks are questions; those of all the chunks one after another."""
+        sentence_starts = self.first_parts[[rows, rows + 1]] - np.stack([rows, rows + 1])
+        return self.questions[_ranges(*sentence_starts)]
+
+    def _find(self, query: LexicalQuery, rows: NDArray[np.int64]) -> _Hits:
+        first, last = self.first_parts[rows], self.first_parts[rows + 1]
+        parts = _ranges(first, last)
+        part_starts = self.starts[parts]
+        lengths = self.starts[parts + 1] - part_starts
+        digests = self.digests[_ranges(self.starts[first], self.starts[last])]
+        terms = np.full(len(digests), -1, dtype=np.int16)
+        for number, term in enumerate(query.term_weights):
+            terms[digests == digest(term)] = number
+        hits = np.flatnonzero(terms >= 0)
+        part_of_hit = np.searchsorted(np.cumsum(lengths), hits, side="right")
+        # Places with stop words left out tell which terms are neighbours.
+        content = np.cumsum(digests & _STOP_BIT == 0)
+        return _Hits(
+            part_of_hit=part_of_hit,
+            term_of_hit=terms[hits],
+            place_of_hit=content[hits],
+            is_stop_word=(digests[hits] & _STOP_BIT).astype(np.bool_),
+            part_bounds=_bounds(last - first),
+        )
+
+
+@dataclass(frozen=True)
+class _Hits:
+    """Where the terms of a question stand in some chunks: arrays over hits, in the order of the text.
+
+    Attributes:
+        part_of_hit: among the parts of the chunks.
+        term_of_hit: of the question.
+        place_of_hit: among the terms that are no stop words.
+        is_stop_word: whether the term is one.
+        part_bounds: where each chunk's parts begin, and their number at the end.
+    """
+
+    part_of_hit: NDArray[np.int64]
+    term_of_hit: NDArray[np.int16]
+    place_of_hit: NDArray[np.int64]
+    is_stop_word: NDArray[np.bool_]
+    part_bounds: NDArray[np.int64]
+
+    @property
+    def part_count(self) -> int:
+        return int(self.part_bounds[-1])
+
+
+class SequenceWriter:
+    """Writes the sequences of a new generation, chunk by chunk in their order, so that they need not fit into memory.
+
+    Args:
+        folder: made if it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._stream: BinaryIO = (folder / _UNSAVED).open("wb")
+        self._lengths: list[NDArray[np.int64]] = []
+        self._questions: list[NDArray[np.bool_]] = []
+
+    def close(self) -> None:
+        """Close the file that is being written."""
+        self._stream.close()
+
+    def add(self, chunks: Sequence[ChunkRecord]) -> None:
+        """Take in new chunks."""
+        parts = [[_digests(part) for part in _parts(chunk)] for chunk in chunks]
+        flat = [part for of_chunk in parts for part in of_chunk]
+        self._lengths.append(np.array([len(part) for part in flat], dtype=np.int64))
+        self._questions.append(_are_questions(chunks))
+        self._write(np.array([term for part in flat for term in part], dtype=np.uint32))
+
+    def keep(self, old: TermSequences, first: int, end: int) -> None:
+        """Take over the chunks of a range of rows from another generation."""
+        parts = slice(old.first_parts[first], old.first_parts[end] + 1)
+        starts = old.starts[parts]
+        self._lengths.append(np.diff(starts))
+        self._questions.append(old.questions[old.first_parts[first] - first : old.first_parts[end] - end])
+        self._write(old.digests[starts[0] : starts[-1]])
+
+    def finish(self) -> None:
+        """Write the files that `TermSequences.load` opens."""
+        self._stream.close()
+        lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
+        np.save(self._folder / _STARTS, _bounds(lengths))
+        np.save(self._folder / _QUESTIONS, np.concatenate([np.empty(0, np.bool_), *self._questions]))
+        with (self._folder / _TERMS).open("wb") as saved, (self._folder / _UNSAVED).open("rb") as unsaved:
+            header = {"descr": "<u4", "fortran_order": False, "shape": (int(lengths.sum()),)}
+            np.lib.format.write_array_header_1_0(saved, header)
+            shutil.copyfileobj(unsaved, saved)
+        (self._folder / _UNSAVED).unlink()
+
+    def _write(self, digests: NDArray[np.uint32]) -> None:
+        self._stream.write(digests.astype("<u4", copy=False).tobytes())
+
+
+def write_sequences(
+    folder: Path,
+    origins: NDArray[np.int64],
+    parent: TermSequences | None,
+    read: Callable[[Sequence[int]], list[ChunkRecord]],
+) -> None:
+    """Write the sequences of all chunks of a new generation.
+
+    Args:
+        folder: for the files.
+        origins: int64, shape (chunks,): the row of each chunk in the parent, -1 for a new one.
+        parent: to take over from; None when all are new.
+        read: returns the chunks of some rows.
+    """
+    writer = SequenceWriter(folder)
+    try:
+        for first, end in _runs(origins):
+            if parent is not None and origins[first] >= 0:
+                writer.keep(parent, int(origins[first]), int(origins[first]) + end - first)
+            else:
+                writer.add(read(range(first, end)))
+        writer.finish()
+    finally:
+        writer.close()
+
+
+def digest(term: str) -> int:
+    """Return the 32-bit digest of a term (CRC-32); two terms share one in one of two thousand million pairs."""
+    return zlib.crc32(term.encode()) & ~1 | (term in STOP_WORDS)
+
+
+def _runs(origins: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield ranges of rows that stood one after another in the parent, or are all new; none is very long."""
+    steps = np.diff(origins)
+    is_new = origins < 0
+    follows = np.where(is_new[1:], is_new[:-1], (steps == 1) & ~is_new[:-1])
+    starts = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(origins)]
+    for start, end in pairwise(starts):
+        yield from ((first, min(first + CHUNKS_AT_ONCE, end)) for first in range(start, end, CHUNKS_AT_ONCE))
+
+
+def _parts(chunk: ChunkRecord) -> list[str]:
+    return [chunk.context, *chunk.embedded_sentences]
+
+
+def _digests(text: str) -> list[int]:
+    return [digest(term) for term in every_term(text)]
+
+
+def _are_questions(chunks: Sequence[ChunkRecord]) -> NDArray[np.bool_]:
+    texts = (text for chunk in chunks for text in chunk.sentence_texts)
+    return np.array([text.rstrip(_CLOSING).endswith(_QUESTION_MARKS) for text in texts], dtype=np.bool_)
+
+
+def _bounds(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+
+def _ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers of all ranges one after another."""
+    counts = ends - starts
+    bounds = _bounds(counts)
+    return np.repeat(starts - bounds[:-1], counts) + np.arange(bounds[-1])
+
+
+def _marked(
+    rows: int, columns: int, row_of_hit: NDArray[np.integer[Any]], column_of_hit: NDArray[np.integer[Any]]
+) -> NDArray[np.bool_]:
+    marked = np.zeros((rows, columns), dtype=np.bool_)
+    marked[row_of_hit, column_of_hit] = True
+    return marked
+
+
+def _shares(held: NDArray[np.bool_], shares: Scores) -> Scores:
+    """Add up the shares of what each row holds, to the same bits whatever the other rows are."""
+    total: Scores = np.einsum("ij,j->i", held, shares)
+    return np.minimum(total, 1)
+
+
+def _phrases(query: LexicalQuery, found: _Hits, is_sentence: NDArray[np.bool_], count: int) -> Scores:
+    if not query.neighbours:
+        return np.zeros(count, dtype=np.float32)
+    chunk_of_hit = np.searchsorted(found.part_bounds, found.part_of_hit, side="right") - 1
+    hits = np.flatnonzero(is_sentence[found.part_of_hit] & ~found.is_stop_word)
+    left, right = hits[:-1], hits[1:]
+    pair_of = _numbered_pairs(query)[found.term_of_hit[left], found.term_of_hit[right]]
+    is_near = found.place_of_hit[right] - found.place_of_hit[left] == 1
+    places = np.flatnonzero((pair_of >= 0) & is_near & (chunk_of_hit[left] == chunk_of_hit[right]))
+    held = _marked(count, len(query.neighbours), chunk_of_hit[left[places]], pair_of[places])
+    weights = np.array([query.term_weights[one] + query.term_weights[other] for one, other in query.neighbours])
+    return _shares(held, (weights / math.fsum(weights)).astype(np.float32))
+
+
+def _numbered_pairs(query: LexicalQuery) -> NDArray[np.int64]:
+    """Return which pair two terms of a question are, in either order; -1 for none."""
+    places = {term: place for place, term in enumerate(query.term_weights)}
+    numbers = np.full((len(places), len(places)), -1)
+    for number, (one, other) in enumerate(query.neighbours):
+        numbers[places[one], places[other]] = numbers[places[other], places[one]] = number
+    return numbers
