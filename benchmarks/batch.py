@@ -1,7 +1,7 @@
 """Measure `whence batch`: questions a second beside the loop that one would write, and memory.
 
-    python benchmarks/batch.py                        writes benchmarks/results/batch.md; about 8 minutes
-    python benchmarks/batch.py --most 200000          memory at 200,000 questions, too: 10 minutes more
+    python benchmarks/batch.py                        writes benchmarks/results/batch.md; about 12 minutes
+    python benchmarks/batch.py --most 200000          memory at 200,000 questions, too: 25 minutes more
     python benchmarks/batch.py --chunks 2000 --rounds 1 --most 2000 --results FILE
 
 The loop encodes one question after another with sentence-transformers and searches a FAISS index of the same
