@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from index.errors import CalibrationError
-from index.generations import sync_folder
+from index.generations import replace_file, sync_folder
 from index.manifest import Manifest
 from index.weights import ConfidenceWeights, Weights, default_weights
 
@@ -141,15 +139,9 @@ def write_calibration(home: Path, calibration: Calibration) -> None:
     Raises:
         CalibrationError: it cannot be written; the one before is untouched.
     """
-    beside = home / f".{CONFIDENCE}-{os.getpid()}"
     try:
-        beside.write_text(calibration.as_json(), encoding="utf-8")
-        sync_folder(beside)
-        beside.replace(home / CONFIDENCE)
-        sync_folder(home)
+        replace_file(home / CONFIDENCE, calibration.as_json())
     except OSError as exc:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise _write_error(home, exc) from exc
 
 

@@ -212,17 +212,9 @@ class Home:
             GenerationError: there is no such generation, or CURRENT cannot be written.
         """
         self.folder(name)
-        beside = self.path / f".CURRENT-{os.getpid()}"
         try:
-            with beside.open("w", encoding="utf-8") as stream:
-                stream.write(name + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            beside.replace(self.path / "CURRENT")
-            sync_folder(self.path)
+            replace_file(self.path / "CURRENT", name + "\n")
         except OSError as exc:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
             raise write_error(self.path, exc) from exc
 
     def prune(self, keep: int = KEEP_GENERATIONS) -> list[str]:
@@ -439,6 +431,26 @@ def _is_damaged(folder: Path, check: Callable[[Path], object]) -> bool:
 def utc_now() -> datetime:
     """Return the present moment."""
     return datetime.now(UTC)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a file anew by one rename; it is on the disk when this returns, and untouched when it fails.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+        sync_folder(path.parent)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 def sync_tree(folder: Path) -> None:

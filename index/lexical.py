@@ -23,7 +23,7 @@ from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from index.errors import DamagedGenerationError
-from index.terms import STOP_WORDS, analyse, every_term, names
+from index.terms import STOP_WORDS, analyse, analyse_query, every_term, names
 from index.vectors import open_array
 
 # Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3:
@@ -121,7 +121,7 @@ class LexicalIndex:
         for term in telling:
             known.setdefault(term, self._corrected(term))
         corrected = [known[term] for term in telling]
-        weights = {term: self._weight(len(self.postings(term)[0])) for term in corrected or every_term(text)}
+        weights = {term: self._weight(len(self.postings(term)[0])) for term in corrected or analyse_query(text)}
         pairs = ((min(pair), max(pair)) for pair in pairwise(corrected) if pair[0] != pair[1])
         return LexicalQuery(self, weights, found, tuple(dict.fromkeys(pairs)))
 

@@ -45,7 +45,17 @@ from service.display import (
 from service.filter_syntax import parse_filters
 from service.keys_cli import keys
 from service.models import find_chosen_reranker, load_chosen_reranker, load_model
-from service.options import BackendOption, HomeOption, JsonOption, ModelOption, RerankerOption, WaitOption
+from service.options import (
+    BackendOption,
+    FilterOption,
+    HomeOption,
+    JsonOption,
+    MinConfidenceOption,
+    ModelOption,
+    RerankerOption,
+    TopKOption,
+    WaitOption,
+)
 from service.schemas.answers import AnswerJson, VerificationJson
 from service.schemas.calibration import CalibrationResetJson
 from service.schemas.evaluation import ComparisonJson, EvaluationJson
@@ -94,14 +104,9 @@ def main() -> None:
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
-    top_k: Annotated[int | None, typer.Option("--top-k", help="Passages wanted, 1 to 100 (WHENCE_TOP_K).")] = None,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option("--filter", help="FIELD=VALUE, or a JSON object of filters; may be repeated."),
-    ] = None,
-    min_confidence: Annotated[
-        float | None, typer.Option(help="Below it the question is not answered (WHENCE_MIN_CONFIDENCE).")
-    ] = None,
+    top_k: TopKOption = None,
+    filters: FilterOption = None,
+    min_confidence: MinConfidenceOption = None,
     home: HomeOption = None,
     model: ModelOption = None,
     reranker: RerankerOption = None,
@@ -216,10 +221,8 @@ def serve(
 
 @app.command()
 def mcp(
-    top_k: Annotated[int | None, typer.Option("--top-k", help="Passages wanted, 1 to 100 (WHENCE_TOP_K).")] = None,
-    min_confidence: Annotated[
-        float | None, typer.Option(help="Below it a question is not answered (WHENCE_MIN_CONFIDENCE).")
-    ] = None,
+    top_k: TopKOption = None,
+    min_confidence: MinConfidenceOption = None,
     home: HomeOption = None,
     model: ModelOption = None,
     reranker: RerankerOption = None,
@@ -351,14 +354,9 @@ def restore_command(
 def batch(
     questions: Annotated[Path, typer.Argument(metavar="IN", help="Questions; - for standard input.")],
     answers: Annotated[Path, typer.Argument(metavar="OUT", help="Where answers go; - for standard output.")],
-    top_k: Annotated[int | None, typer.Option("--top-k", help="Passages wanted, 1 to 100 (WHENCE_TOP_K).")] = None,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option("--filter", help="FIELD=VALUE, or a JSON object of filters; may be repeated."),
-    ] = None,
-    min_confidence: Annotated[
-        float | None, typer.Option(help="Below it a question is not answered (WHENCE_MIN_CONFIDENCE).")
-    ] = None,
+    top_k: TopKOption = None,
+    filters: FilterOption = None,
+    min_confidence: MinConfidenceOption = None,
     field: Annotated[str | None, typer.Option(help="That holds the question; else question or text.")] = None,
     input_format: Annotated[
         str | None, typer.Option(help="jsonl, csv, tsv, lines or parquet; else told by the name.")

@@ -19,6 +19,15 @@ RerankerOption = Annotated[
     ),
 ]
 BackendOption = Annotated[str | None, typer.Option("--backend", help="onnx or torch (WHENCE_BACKEND).")]
+TopKOption = Annotated[int | None, typer.Option("--top-k", help="Passages wanted, 1 to 100 (WHENCE_TOP_K).")]
+FilterOption = Annotated[
+    list[str] | None,
+    typer.Option("--filter", help="FIELD=VALUE, or a JSON object of filters; may be repeated."),
+]
+MinConfidenceOption = Annotated[
+    float | None,
+    typer.Option("--min-confidence", help="Below it a question is not answered (WHENCE_MIN_CONFIDENCE)."),
+]
 WaitOption = Annotated[
     float | None, typer.Option("--wait", min=0, help="Seconds to wait for another writer (WHENCE_WAIT).")
 ]
