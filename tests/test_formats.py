@@ -81,7 +81,9 @@ def test_no_suffix_belongs_to_two_formats() -> None:
         (archive("[Content_Types].xml", "xl/workbook.xml"), "a.docx", "xlsx"),
         (archive("x", mimetype="application/epub+zip"), "a", "epub"),
         (archive("content.xml", mimetype="application/vnd.oasis.opendocument.text"), "a", "odt"),
-        (archive("[Content_Types].xml", "word/document.xml")[:60], "a.docx", "docx"),
+        pytest.param(
+            archive("[Content_Types].xml", "word/document.xml")[:60], "a.docx", "docx", id="the start of a docx"
+        ),
     ],
 )
 def test_the_content_decides_before_the_suffix(data: bytes, name: str, expected: str) -> None:
@@ -102,7 +104,7 @@ def test_the_content_decides_before_the_suffix(data: bytes, name: str, expected:
         (b"\0\0\0\x20ftypisom", "a film"),
         (b"SQLite format 3\0", "export its tables as CSV"),
         (archive("a.txt"), "an archive .ZIP.; unpack it"),
-        (archive("a.txt")[:20], "a damaged archive"),
+        pytest.param(archive("a.txt")[:20], "a damaged archive", id="the start of an archive"),
         (archive(mimetype="application/vnd.oasis.opendocument.spreadsheet"), "save it as XLSX"),
         (b"text \0 with a zero", "looks binary"),
     ],
