@@ -28,6 +28,7 @@ from contextlib import closing
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from datetime import date
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from rich.console import Console
@@ -38,14 +39,15 @@ from index.build import sync
 from index.confidence import adapt, calibration_error, fit, measure, probabilities
 from index.confidence import threshold as bound_of
 from index.draft import NoProgress
-from index.embeddings import Encoder, load_encoder
+from index.embeddings import Encoder, QueryEncoder, load_encoder
 from index.evaluation import Dataset, read_dataset
 from index.generations import Generation, Home
+from index.instant import instant_encoder
 from index.labels import Outcomes, ask_labelled, first_passages, read_labels
 from index.models import DEFAULT_MODEL
 from index.runs import index_dataset
 from index.sources import Source
-from index.weights import ConfidenceWeights, Evidence, default_weights
+from index.weights import ConfidenceWeights, EncoderName, Evidence, default_weights
 from service.display import TerminalProgress
 from service.settings import read_settings
 
@@ -86,18 +88,19 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--labels", type=Path, help="labelled questions")
     parser.add_argument("--documents", type=Path, help="the documents that --labels is about")
+    parser.add_argument("--encoder", choices=get_args(EncoderName), default="full", help="of the questions")
     parser.add_argument("--write", type=Path, help="file for the tables")
     arguments = parser.parse_args()
-    samples = [collect(folder) for folder in arguments.folders]
+    samples = [collect(folder, arguments.encoder) for folder in arguments.folders]
     if arguments.labels:
-        samples.append(collect_labelled(arguments.labels, arguments.documents))
-    lines = [*report(samples), "", *report_adapted(samples), "", *coefficients(fit_all(samples))]
+        samples.append(collect_labelled(arguments.labels, arguments.documents, arguments.encoder))
+    lines = [*report(samples), "", *report_adapted(samples), "", *coefficients(fit_all(samples), arguments.encoder)]
     print("\n".join(lines))
     if arguments.write:
         arguments.write.write_text("\n".join(["# Confidence", "", *lines, ""]), encoding="utf-8")
 
 
-def collect(folder: Path) -> Sample:
+def collect(folder: Path, name: EncoderName) -> Sample:
     """Ask the questions of a data set in all three ways."""
     settings = read_settings()
     dataset = read_dataset(folder)
@@ -106,15 +109,16 @@ def collect(folder: Path) -> Sample:
     with TerminalProgress(Console(stderr=True)) as progress:
         generation = index_dataset(dataset, folder, home, encoder, progress)
     with closing(generation):
+        asking = query_encoder(generation, encoder, name)
         rows = [
-            *asked(generation, encoder, dataset, hold_out=False),
-            *asked(generation, encoder, dataset, hold_out=True),
-            *unseen(generation, encoder, folder),
+            *asked(generation, asking, dataset, hold_out=False),
+            *asked(generation, asking, dataset, hold_out=True),
+            *unseen(generation, asking, folder),
         ]
     return Sample.of(folder.resolve().name, rows)
 
 
-def collect_labelled(labels: Path, documents: Path) -> Sample:
+def collect_labelled(labels: Path, documents: Path, name: EncoderName) -> Sample:
     """Ask labelled questions about a folder of documents."""
     settings = read_settings()
     encoder = load_encoder(DEFAULT_MODEL, cache_folder=settings.cache / "models")
@@ -122,12 +126,18 @@ def collect_labelled(labels: Path, documents: Path) -> Sample:
     sync(home, [Source(documents.resolve())], encoder)
     with closing(home.open_current()) as generation:
         questions = read_labels(labels, generation).questions
-        outcomes = ask_labelled(generation, encoder, questions, NoProgress())
+        asking = query_encoder(generation, encoder, name)
+        outcomes = ask_labelled(generation, asking, questions, NoProgress())
     kinds = np.where(outcomes.is_answerable, "asked", "unseen")
     return Sample(documents.resolve().name, outcomes.evidence, outcomes.is_right, kinds)
 
 
-def asked(generation: Generation, encoder: Encoder, dataset: Dataset, *, hold_out: bool) -> Iterator[Row]:
+def query_encoder(generation: Generation, encoder: Encoder, name: EncoderName) -> QueryEncoder:
+    """Return what encodes the questions."""
+    return encoder if name == "full" else instant_encoder(generation)
+
+
+def asked(generation: Generation, encoder: QueryEncoder, dataset: Dataset, *, hold_out: bool) -> Iterator[Row]:
     """Ask the data set's own questions, with or without the passages that answer them."""
     records = {record.doc_id: record for record in generation.document_records}
     for query_id in thinned(list(dataset.queries)):
@@ -142,7 +152,7 @@ def asked(generation: Generation, encoder: Encoder, dataset: Dataset, *, hold_ou
         yield passage.evidence, is_right, "held out" if hold_out else "asked"
 
 
-def unseen(generation: Generation, encoder: Encoder, folder: Path) -> Iterator[Row]:
+def unseen(generation: Generation, encoder: QueryEncoder, folder: Path) -> Iterator[Row]:
     """Ask questions that nothing in the data set answers, where it has some."""
     path = folder / "queries-offcorpus.jsonl"
     if not path.exists():
@@ -262,9 +272,10 @@ def threshold(weights: ConfidenceWeights, samples: list[Sample]) -> float:
     )
 
 
-def coefficients(weights: ConfidenceWeights) -> list[str]:
-    """Return the `[confidence]` table of `index/weights.toml`."""
-    return ["```toml", "[confidence]", *(f"{name} = {value:.3f}" for name, value in asdict(weights).items()), "```"]
+def coefficients(weights: ConfidenceWeights, encoder: EncoderName) -> list[str]:
+    """Return the table of `index/weights.toml`."""
+    heading = "[confidence]" if encoder == "full" else f"[confidence_{encoder}]"
+    return ["```toml", heading, *(f"{name} = {value:.3f}" for name, value in asdict(weights).items()), "```"]
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from machine import machine
 from scipy.optimize import minimize
 
 from index.draft import Progress
-from index.embeddings import Encoder
+from index.embeddings import Encoder, QueryEncoder
 from index.evaluation import Dataset, Qrels, evaluate
 from index.generations import Generation
 from index.retrieval import score_candidates
@@ -101,15 +101,22 @@ def read_importance(folders: Sequence[Path], given: Sequence[str]) -> dict[str, 
 def collect(folder: Path, encoder: Encoder) -> Sample:
     """Score the candidates of all questions of a data set."""
     with progress_bars() as progress, open_dataset(folder, encoder, progress) as (dataset, generation):
-        found = candidates(generation, encoder, dataset, progress)
-        documents = np.array([record.doc_id for record in generation.document_records], dtype=object)
-        first_rows = np.array([record.first_row for record in generation.document_records], dtype=np.int64)
+        return sample_of(folder.resolve().name, dataset, generation, encoder, progress)
+
+
+def sample_of(
+    name: str, dataset: Dataset, generation: Generation, encoder: QueryEncoder, progress: Progress
+) -> Sample:
+    """Score the candidates of all questions of a data set that is open already."""
+    found = candidates(generation, encoder, dataset, progress)
+    documents = np.array([record.doc_id for record in generation.document_records], dtype=object)
+    first_rows = np.array([record.first_row for record in generation.document_records], dtype=np.int64)
     counts = [len(rows) for rows, _ in found.values()]
     rows = np.concatenate([rows for rows, _ in found.values()])
     doc_ids = documents[np.searchsorted(first_rows, rows, side="right") - 1]
     asked = np.repeat(list(found), counts)
     return Sample(
-        name=folder.resolve().name,
+        name=name,
         qrels=dataset.qrels,
         query_ids=list(found),
         bounds=np.cumsum([0, *counts]),
@@ -122,7 +129,7 @@ def collect(folder: Path, encoder: Encoder) -> Sample:
 
 
 def candidates(
-    generation: Generation, encoder: Encoder, dataset: Dataset, progress: Progress
+    generation: Generation, encoder: QueryEncoder, dataset: Dataset, progress: Progress
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return the rows and the parts of each question's candidates; a question without any is left out."""
     found = {}
@@ -244,11 +251,11 @@ def ranked(sample: Sample, weights: np.ndarray) -> dict[str, dict[str, float]]:
     return run
 
 
-def toml(weights: np.ndarray) -> list[str]:
-    """Return the `[score]` table of `index/weights.toml`."""
+def toml(weights: np.ndarray, name: str = "score") -> list[str]:
+    """Return the table of `index/weights.toml`."""
     return [
         "```toml",
-        "[score]",
+        f"[{name}]",
         *(f"{part} = {weight:.{DECIMALS}f}" for part, weight in zip(PARTS, weights, strict=True)),
         f"furniture = {default_weights().score.furniture:.2f}",
         "```",

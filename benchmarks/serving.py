@@ -5,7 +5,7 @@
 
 `whence serve --watch` serves a folder of documents put together from sentences of the bundled ones, so that the text
 is real and the embeddings are the model's own. Clients ask all the time; each rebuild follows a change to every
-document.
+document. How much load the service bears, beside peers, is measured by serve.py.
 """
 
 from __future__ import annotations

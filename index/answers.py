@@ -13,15 +13,16 @@ import numpy as np
 
 from index.citations import Citation, cite
 from index.documents import HALF_SURROGATE, Span
-from index.embeddings import Embeddings, Encoder
+from index.embeddings import Embeddings, QueryEncoder
 from index.errors import ModelError, QuestionError
 from index.filters import Filters, allowed_rows, check_filters
 from index.generations import Generation
+from index.instant import InstantEncoder
 from index.models import ModelFiles
 from index.reranking import RERANKED, Reranker
 from index.retrieval import Passage, retrieve
 from index.terms import analyse_query
-from index.weights import AnswerWeights, Weights, default_weights
+from index.weights import AnswerWeights, EncoderName, Weights, default_weights
 
 MAX_QUESTION_CHARS = 4_000
 MAX_TOP_K = 100
@@ -37,6 +38,7 @@ class Question:
         top_k: passages wanted, 1 to 100.
         filters: see `index.filters`; None searches everything.
         min_confidence: below it the question counts as not answered, 0 to 1; None for the fitted threshold.
+        encoder: what is to encode it; None leaves that to whoever answers.
 
     Raises:
         QuestionError: one of them is outside its bounds.
@@ -46,6 +48,7 @@ class Question:
     top_k: int = DEFAULT_TOP_K
     filters: Filters | None = None
     min_confidence: float | None = None
+    encoder: EncoderName | None = None
 
     def __post_init__(self) -> None:
         if not self.text.strip():
@@ -115,6 +118,7 @@ class Answer:
         generation: name of the generation that was asked.
         model_name, model_sha256: of the embedding model.
         took_ms: time from question to answer, in milliseconds.
+        encoder: what made the question's embedding: the model, or the instant encoder.
         reranker: cross-encoder in whose order the passages are; None if they are in the order of their scores.
     """
 
@@ -127,12 +131,13 @@ class Answer:
     model_name: str
     model_sha256: str
     took_ms: float = field(compare=False)
+    encoder: EncoderName = "full"
     reranker: ModelFiles | None = None
 
 
 def answer_questions(
     generation: Generation,
-    encoder: Encoder,
+    encoder: QueryEncoder,
     questions: Sequence[Question],
     *,
     weights: Weights | None = None,
@@ -142,9 +147,10 @@ def answer_questions(
 
     Args:
         generation: to answer from.
-        encoder: of the model that the generation was built with.
+        encoder: of the model that the generation was built with, or the instant encoder for the generation; it
+            encodes all the questions, so those that name another do not belong here.
         questions: in any number; each gets the answer it would get alone.
-        weights: of scores and confidence; None for those that ship with the package.
+        weights: of scores and confidence; None for those that ship with the package for the encoder.
         reranker: puts the first passages in its order; None leaves them in that of their scores.
 
     Returns:
@@ -154,7 +160,8 @@ def answer_questions(
         ModelError: the generation was built with another model.
     """
     check_model(generation, encoder)
-    weights = weights or default_weights()
+    name = name_of(encoder)
+    weights = weights or default_weights(name)
     started = time.perf_counter()
     embeddings = encoder.encode_queries([question.text for question in questions])
     encoding_ms = 1000 * (time.perf_counter() - started)
@@ -163,23 +170,35 @@ def answer_questions(
     allowed = {key: _allowed(generation, each) for key, each in filters.items()}
     encoding_ms /= max(1, len(questions))
     return [
-        _answer(generation, question, embedding, weights, allowed[id(question.filters)], reranker, encoding_ms)
+        _answer(generation, question, embedding, weights, allowed[id(question.filters)], reranker, name, encoding_ms)
         for question, embedding in zip(questions, embeddings, strict=True)
     ]
 
 
-def check_model(generation: Generation, encoder: Encoder) -> None:
+def name_of(encoder: QueryEncoder) -> EncoderName:
+    """Return what an encoder is called."""
+    return "instant" if isinstance(encoder, InstantEncoder) else "full"
+
+
+def check_model(generation: Generation, encoder: QueryEncoder) -> None:
     """Refuse questions encoded by another model than the generation's.
 
     Raises:
-        ModelError: weights, tokenizer or configuration differ.
+        ModelError: weights, tokenizer, configuration or precision differ.
     """
-    built_with = generation.manifest.model
-    if encoder.identity.files_sha256 != built_with.files_sha256:
+    built_with, asked_with = generation.manifest.model, encoder.identity
+    if asked_with.files_sha256 != built_with.files_sha256:
         raise ModelError(
             f"The index was built with the model {built_with.name} ({built_with.sha256[:12]}…), the question would "
-            f"be encoded by {encoder.identity.name} ({encoder.identity.sha256[:12]}…). Ask with "
-            f"--model {built_with.name}, or rebuild: whence index --model {encoder.identity.name}"
+            f"be encoded by {asked_with.name} ({asked_with.sha256[:12]}…). Ask with "
+            f"--model {built_with.name}, or rebuild: whence index --model {asked_with.name}"
+        )
+    if asked_with.precision != built_with.precision:
+        backend = {"int8": "onnx", "float32": "onnx-float32"}
+        raise ModelError(
+            f"The index was built in {built_with.precision}, the question would be encoded in "
+            f"{asked_with.precision}. Ask with --backend {backend[built_with.precision]}, or rebuild: "
+            f"whence index --backend {backend[asked_with.precision]}"
         )
 
 
@@ -190,6 +209,7 @@ def _answer(
     weights: Weights,
     allowed: np.ndarray | None,
     reranker: Reranker | None,
+    encoder: EncoderName,
     encoding_ms: float,
 ) -> Answer:
     started = time.perf_counter()
@@ -211,6 +231,7 @@ def _answer(
         model_name=generation.manifest.model.name,
         model_sha256=generation.manifest.model.sha256,
         took_ms=encoding_ms + 1000 * (time.perf_counter() - started),
+        encoder=encoder,
         reranker=None if reranker is None else reranker.model,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import io
 import os
 import sqlite3
@@ -10,10 +12,20 @@ import tempfile
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from index.calibration import CONFIDENCE, read_calibration
 from index.errors import DamagedGenerationError, GenerationError
-from index.generations import Generation, Home, sync_folder, sync_tree, write_error
+from index.generations import (
+    Generation,
+    Home,
+    UnconfirmedError,
+    put_in_place,
+    sync_folder,
+    sync_tree,
+    unconfirmed,
+    write_error,
+)
 from index.state import STATE, State
 from index.uploads import PARTIAL_PREFIX, UPLOADS, PlannedUploads, Uploads, stored_uploads
 
@@ -35,10 +47,13 @@ def back_up(home: Home, path: Path) -> str:
     _refuse_home(path, home)
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        name = _write(home, beside)
-        sync_folder(beside)
-        beside.replace(path)
-        sync_folder(path.resolve().parent)
+        _sweep(path)
+        with beside.open("wb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            name = _write(home, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+            put_in_place(beside, path)
     except OSError as exc:
         raise _not_writable(path, exc) from exc
     finally:
@@ -51,18 +66,28 @@ class _HasMovedOn(Exception):  # noqa: N818 (no error: it is tried again)
     """What was to be copied was replaced meanwhile."""
 
 
-def _write(home: Home, path: Path) -> str:
+def _sweep(path: Path) -> None:
+    """Remove what backups to the same file left when they were killed; one that is being written is locked."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        with suppress(BlockingIOError, FileNotFoundError), left.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+
+
+def _write(home: Home, stream: BinaryIO) -> str:
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S * attempt)
         try:
-            return _write_once(home, path)
+            stream.seek(0)
+            stream.truncate()
+            return _write_once(home, stream)
         except _HasMovedOn as exc:
             reason = exc
     raise GenerationError(f"No backup was written: {reason}. Try again when fewer documents are being put.")
 
 
-def _write_once(home: Home, path: Path) -> str:
-    with closing(home.open_current()) as generation, tarfile.open(path, "w") as archive:
+def _write_once(home: Home, stream: BinaryIO) -> str:
+    with closing(home.open_current()) as generation, tarfile.open(fileobj=stream, mode="w") as archive:
         if (home.path / STATE).exists():
             with tempfile.TemporaryDirectory() as scratch:
                 copy = _copy_of_state(home, Path(scratch))
@@ -140,6 +165,8 @@ def _refuse_folder(path: Path) -> None:
 
 
 def _not_writable(path: Path, error: OSError) -> GenerationError:
+    if isinstance(error, UnconfirmedError):
+        return GenerationError(unconfirmed(path, error))
     return GenerationError(f"The backup {path} cannot be written: {error.strerror or error}. Name another place.")
 
 
@@ -209,6 +236,7 @@ def _move_in(home: Home, scratch: Path, name: str) -> None:
 def _restore_state(home: Home, scratch: Path) -> None:
     stored = stored_uploads(scratch)
     if (scratch / STATE).exists() and not (home.path / STATE).exists():
+        sync_folder(scratch / STATE)
         (scratch / STATE).rename(home.path / STATE)
         sync_folder(home.path)
     if (home.path / STATE).exists():

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from index.errors import CalibrationError
-from index.generations import replace_file, sync_folder
+from index.generations import UnconfirmedError, replace_file, sync_folder, unconfirmed
 from index.manifest import Manifest
-from index.weights import ConfidenceWeights, Weights, default_weights
+from index.weights import ConfidenceWeights, EncoderName, Weights, default_weights
 
 CONFIDENCE = "confidence.json"
 FILE_VERSION = 1
@@ -71,23 +71,29 @@ class Calibration:
         return {"version": FILE_VERSION, **asdict(self)}
 
 
-def weights_of(home: Path, manifest: Manifest) -> Weights:
+def weights_of(home: Path, manifest: Manifest, encoder: EncoderName = "full") -> Weights:
     """Return the weights to answer with.
 
     Args:
         home: folder of the home.
         manifest: of the generation that is asked.
+        encoder: of the questions.
 
     Raises:
         CalibrationError: see `calibration_of`.
     """
-    return weights_with(calibration_of(home, manifest))
+    return weights_with(calibration_of(home, manifest), encoder)
 
 
-def weights_with(calibration: Calibration | None) -> Weights:
-    """Return the weights to answer with under a calibration; None for those that ship."""
-    weights = default_weights()
-    return weights if calibration is None else replace(weights, confidence=calibration.weights)
+def weights_with(calibration: Calibration | None, encoder: EncoderName = "full") -> Weights:
+    """Return the weights to answer with under a calibration, which None is without.
+
+    A calibration is fitted to what the full encoder says: with the instant encoder the weights stay those that ship.
+    """
+    weights = default_weights(encoder)
+    if calibration is None or encoder != "full":
+        return weights
+    return replace(weights, confidence=calibration.weights)
 
 
 def calibration_of(home: Path, manifest: Manifest) -> Calibration | None:
@@ -182,6 +188,8 @@ def _remedy(home: Path) -> str:
 
 
 def _write_error(home: Path, error: OSError) -> CalibrationError:
+    if isinstance(error, UnconfirmedError):
+        return CalibrationError(unconfirmed(home / CONFIDENCE, error))
     return CalibrationError(
         f"{home / CONFIDENCE} cannot be written: {error.strerror or error}. The home answers as before. Make room or "
         "check the permissions, then run the command again."

@@ -13,10 +13,10 @@ from enum import Enum
 from itertools import islice, takewhile
 from urllib.parse import quote as percent_encode
 
-from index.corpus import ChunkRecord, Corpus
+from index.corpus import SURROUNDING_CHARS, ChunkRecord, Corpus
 from index.documents import MetadataValue, page_at
 
-CONTEXT_CHARS = 32
+CONTEXT_CHARS = SURROUNDING_CHARS
 # Of a quote that is found more often than this, such as a single letter, only the first occurrences are looked at.
 MAX_OCCURRENCES = 10_000
 # A text fragment finds its place by the first and last words of a long quote.

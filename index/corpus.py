@@ -18,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +71,17 @@ CREATE INDEX documents_by_source ON documents (source);
 """
 IDENTITY_COLUMNS = "doc_id, source, title, media_type, sha256, size, uri, metadata, page_starts"
 CHUNK_COLUMNS = (
-    "row, chunk_id, start, end, first_line, headings, context, is_furniture, first_sentence, sentences, row_headers"
+    "row, chunk_id, document, start, end, first_line, headings, context, is_furniture, first_sentence, sentences, "
+    "row_headers, text"
 )
+# Of the text around a chunk, in code points.
+SURROUNDING_CHARS = 32
+RECORD_COLUMNS = f"{IDENTITY_COLUMNS}, first_row, chunk_count"
+# Kept in memory: those found most often come up again and again. About 10 MB when they are all taken.
+CACHED_CHUNKS = 4_096
+CACHED_DOCUMENTS = 1_024
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -312,6 +321,9 @@ class Corpus:
             self._connection = sqlite3.connect(_read_only(path), uri=True, check_same_thread=False)
         except sqlite3.OperationalError as exc:
             raise DamagedGenerationError(f"{path.name} cannot be opened: {exc}") from exc
+        self._chunks: dict[int, ChunkRecord] = {}
+        self._surroundings: dict[int, tuple[str, str]] = {}
+        self._documents: dict[int, DocumentRecord] = {}
 
     def close(self) -> None:
         """Close the file."""
@@ -332,7 +344,7 @@ class Corpus:
     def documents(self, *, source: str | None = None) -> Iterator[DocumentRecord]:
         """Iterate over the documents in order of doc_id, all or those of one source."""
         cursor = self._connection.execute(
-            f"SELECT {IDENTITY_COLUMNS}, first_row, chunk_count FROM documents "  # noqa: S608 (constants)
+            f"SELECT {RECORD_COLUMNS} FROM documents "  # noqa: S608 (constants)
             "WHERE ?1 IS NULL OR source = ?1 ORDER BY document",
             (source,),
         )
@@ -348,7 +360,7 @@ class Corpus:
         """
         # Text is compared byte by byte, and no byte of UTF-8 is 0xFF: it ends what begins with the prefix.
         cursor = self._connection.execute(
-            f"SELECT {IDENTITY_COLUMNS}, first_row, chunk_count FROM documents "  # noqa: S608 (constants)
+            f"SELECT {RECORD_COLUMNS} FROM documents "  # noqa: S608 (constants)
             "WHERE doc_id > ?1 AND doc_id >= ?2 AND doc_id < CAST(CAST(?2 AS BLOB) || x'FF' AS TEXT) "
             "ORDER BY doc_id LIMIT ?3",
             (after, prefix, limit),
@@ -358,7 +370,7 @@ class Corpus:
     def document(self, doc_id: str) -> DocumentRecord | None:
         """Return one document, None when there is no such id."""
         values = self._connection.execute(
-            f"SELECT {IDENTITY_COLUMNS}, first_row, chunk_count FROM documents WHERE doc_id = ?",  # noqa: S608
+            f"SELECT {RECORD_COLUMNS} FROM documents WHERE doc_id = ?",  # noqa: S608
             (doc_id,),
         ).fetchone()
         return _document_record(values) if values else None
@@ -390,47 +402,63 @@ class Corpus:
 
     def chunks(self, rows: Sequence[int]) -> list[ChunkRecord]:
         """Return chunks by row, in the order asked for."""
+        known = {row: self._chunks[row] for row in rows if row in self._chunks}
         cursor = self._connection.execute(
-            f"SELECT {_of('c', CHUNK_COLUMNS)}, c.text, {_of('d', IDENTITY_COLUMNS)}, d.first_row, d.chunk_count "  # noqa: S608
-            "FROM json_each(?) AS wanted JOIN chunks AS c ON c.row = wanted.value "
-            "JOIN documents AS d ON d.document = c.document",
-            (_json([int(row) for row in rows]),),
+            f"SELECT {_of('c', CHUNK_COLUMNS)} "  # noqa: S608 (constants)
+            "FROM json_each(?) AS wanted JOIN chunks AS c ON c.row = wanted.value",
+            (_json([int(row) for row in rows if row not in known]),),
         )
-        records = {values[0]: _chunk_record(values) for values in cursor}
-        return [records[int(row)] for row in rows]
-
-    def texts(self, rows: Sequence[int]) -> list[str]:
-        """Return the text of chunks by row, in the order asked for."""
-        cursor = self._connection.execute(
-            "SELECT c.row, c.text FROM json_each(?) AS wanted JOIN chunks AS c ON c.row = wanted.value",
-            (_json([int(row) for row in rows]),),
-        )
-        texts = dict(cursor.fetchall())
-        return [texts[int(row)] for row in rows]
+        for values in cursor.fetchall() if len(known) < len(rows) else ():
+            known[values[0]] = _chunk_record(values, self._document(values[2]))
+            _keep(self._chunks, values[0], known[values[0]], most=CACHED_CHUNKS)
+        return [known[row] for row in rows]
 
     def text_before(self, chunk: ChunkRecord, length: int) -> str:
-        """Return up to `length` code points of the document that stand before a chunk."""
+        """Return up to `length` code points, at most 32, of the document that stand before a chunk."""
+        before, _ = self._around(chunk)
+        return before[max(0, len(before) - length) :]
+
+    def text_after(self, chunk: ChunkRecord, length: int) -> str:
+        """Return up to `length` code points, at most 32, of the document that stand after a chunk."""
+        return self._around(chunk)[1][:length]
+
+    def _document(self, number: int) -> DocumentRecord:
+        if number not in self._documents:
+            values = self._connection.execute(
+                f"SELECT {RECORD_COLUMNS} FROM documents WHERE document = ?",  # noqa: S608 (constants)
+                (number,),
+            ).fetchone()
+            _keep(self._documents, number, _document_record(values), most=CACHED_DOCUMENTS)
+        return self._documents[number]
+
+    def _around(self, chunk: ChunkRecord) -> tuple[str, str]:
+        """Return what stands before and after a chunk."""
+        if chunk.row not in self._surroundings:
+            around = (self._read_before(chunk), self._read_after(chunk))
+            _keep(self._surroundings, chunk.row, around, most=CACHED_CHUNKS)
+        return self._surroundings[chunk.row]
+
+    def _read_before(self, chunk: ChunkRecord) -> str:
         (text,) = self._connection.execute("SELECT gap FROM chunks WHERE row = ?", (chunk.row,)).fetchone()
         row = chunk.row - 1
-        while len(text) < length and row >= chunk.document.first_row:
+        while len(text) < SURROUNDING_CHARS and row >= chunk.document.first_row:
             (piece,) = self._connection.execute("SELECT gap || text FROM chunks WHERE row = ?", (row,)).fetchone()
             text = piece + text
             row -= 1
-        return str(text[max(0, len(text) - length) :])
+        return str(text[max(0, len(text) - SURROUNDING_CHARS) :])
 
-    def text_after(self, chunk: ChunkRecord, length: int) -> str:
-        """Return up to `length` code points of the document that stand after a chunk."""
+    def _read_after(self, chunk: ChunkRecord) -> str:
         text = ""
         row = chunk.row + 1
-        while len(text) < length and row < chunk.document.first_row + chunk.document.chunk_count:
+        while len(text) < SURROUNDING_CHARS and row < chunk.document.first_row + chunk.document.chunk_count:
             (piece,) = self._connection.execute("SELECT gap || text FROM chunks WHERE row = ?", (row,)).fetchone()
             text += piece
             row += 1
-        if len(text) < length:
+        if len(text) < SURROUNDING_CHARS:
             text += self._connection.execute(
                 "SELECT tail FROM documents WHERE doc_id = ?", (chunk.document.doc_id,)
             ).fetchone()[0]
-        return text[:length]
+        return text[:SURROUNDING_CHARS]
 
     def rows_embedded_from(self, digests: Iterable[bytes]) -> dict[bytes, int]:
         """Find chunks by the digest of what was embedded: digest -> row, for those that are there."""
@@ -558,14 +586,14 @@ def _document_record(values: Sequence[Any]) -> DocumentRecord:
     )
 
 
-def _chunk_record(values: Sequence[Any]) -> ChunkRecord:
-    row, chunk_id, start, end, first_line, headings, context, furniture, first_sentence, *rest = values[:12]
+def _chunk_record(values: Sequence[Any], document: DocumentRecord) -> ChunkRecord:
+    row, chunk_id, _, start, end, first_line, headings, context, furniture, first_sentence, *rest = values
     sentences, row_headers, text = rest
-    spans = np.frombuffer(sentences, dtype="<i4").reshape(-1, 2).tolist()
+    numbers = np.frombuffer(sentences, dtype="<i4").tolist()
     return ChunkRecord(
         row=row,
         chunk_id=chunk_id,
-        document=_document_record(values[12:]),
+        document=document,
         start=start,
         end=end,
         first_line=first_line,
@@ -573,10 +601,17 @@ def _chunk_record(values: Sequence[Any]) -> ChunkRecord:
         context=context,
         is_furniture=bool(furniture),
         first_sentence=first_sentence,
-        sentences=tuple((first, last) for first, last in spans),
+        sentences=tuple(zip(numbers[::2], numbers[1::2], strict=True)),
         row_headers=tuple((first, last, header) for first, last, header in json.loads(row_headers)),
         text=text,
     )
+
+
+def _keep(kept: dict[int, Value], number: int, value: Value, *, most: int) -> None:
+    """Keep a value; of too many the one goes that came first."""
+    kept[number] = value
+    if len(kept) > most:
+        del kept[next(iter(kept))]
 
 
 def _json(value: object) -> str:

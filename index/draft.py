@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +19,16 @@ from index.corpus import ChunkRecord, Corpus, CorpusLayout, CorpusWriter
 from index.documents import Document
 from index.embeddings import Encoder
 from index.errors import DamagedGenerationError, GenerationError
-from index.generations import Generation, Home, sync_folder, sync_tree, utc_now
+from index.generations import ADAPTATION, SKETCHES, Generation, Home, sync_folder, sync_tree, utc_now
+from index.instant import has_instant, shipped_table
 from index.lexical import LexicalIndex
 from index.manifest import FORMAT_VERSION, MANIFEST, Manifest, SourceRecord, generation_name, record_files
+from index.retrieval import CANDIDATES
 from index.sequences import write_sequences
-from index.vectors import ChunkVectors, quantise, slices
+from index.sketches import EXACT_CHUNKS, MEASURED_QUERIES, OVERSAMPLING, TARGET_RECALL, DenseSearch, Sketches
+from index.vectors import ChunkVectors, SentenceVectors, lengths_of, quantise, slices
+
+logger = logging.getLogger(__name__)
 
 ENCODED_AT_ONCE = 2_048
 PROBES = 5
@@ -69,6 +75,7 @@ class Draft:
         self._target_tokens = target_tokens
         self._progress = progress
         self._writer = CorpusWriter(folder, None if parent is None else parent.folder / "corpus.sqlite")
+        self._dense = DenseSearch()
         self._owners: dict[str, str] = {}
         self._kept: list[str] = []
 
@@ -126,9 +133,16 @@ class Draft:
             raise _failed_check(home.path, exc) from exc
         self._progress.start("Publishing", None)
         sync_tree(self._folder)
-        self._folder.rename(home.generations_path / manifest.name)
-        sync_folder(home.generations_path)
-        home.publish(manifest.name)
+        place = home.generations_path / manifest.name
+        self._folder.rename(place)
+        try:
+            sync_folder(home.generations_path)
+            home.publish(manifest.name)
+        except (OSError, GenerationError):
+            if home.published_name() != manifest.name:
+                # Refused means that nothing was changed, and a disk that is full has no room for what nobody reads.
+                place.rename(self._folder)
+            raise
         return manifest
 
     def _write_arrays(self, corpus: Corpus, layout: CorpusLayout) -> int:
@@ -153,9 +167,21 @@ class Draft:
         to_encode = np.flatnonzero(origins < 0)
         self._encode_chunks(corpus, to_encode, vectors.halves)
         self._encode_sentences(corpus, to_encode, sentences)
+        self._write_lengths(sentences, sentence_origins)
+        self._write_adaptation(corpus, SentenceVectors.load(self._folder))
         self._progress.start("Writing vectors", None)
         vectors.save(self._folder / "vectors.faiss")
+        self._write_sketches(vectors, SentenceVectors.load(self._folder))
         return len(to_encode)
+
+    def _write_adaptation(self, corpus: Corpus, sentences: SentenceVectors) -> None:
+        """Adapt the instant encoder, if the model has one."""
+        if has_instant(self._encoder.identity):
+            # Imported here: asking has no use for SciPy, which it loads.
+            from index.adaptation import adapt
+
+            self._progress.start("Adapting the instant encoder", None)
+            adapt(shipped_table(), self._encoder.tokenizer, corpus, sentences).save(self._folder / ADAPTATION)
 
     def _origins(
         self, corpus: Corpus, layout: CorpusLayout, starts: NDArray[np.int64], added: NDArray[np.int64]
@@ -205,6 +231,29 @@ class Draft:
             sentences[positions] = embeddings[[place[text] for text in texts]]
             self._progress.advance(len(group))
 
+    def _write_sketches(self, vectors: ChunkVectors, sentences: SentenceVectors) -> None:
+        """Sketch the chunks of a large corpus, if the nearest ones are then found."""
+        if len(vectors) <= EXACT_CHUNKS:
+            return
+        places = np.linspace(0, len(sentences) - 1, MEASURED_QUERIES).astype(np.int64)
+        queries = sentences.embeddings(places)
+        sketches = Sketches.of(vectors.halves, OVERSAMPLING[0])
+        for sketches.oversampling in OVERSAMPLING:
+            recall = vectors.measured_recall(queries, sketches, top_k=CANDIDATES)
+            if recall >= TARGET_RECALL:
+                sketches.save(self._folder / SKETCHES)
+                self._dense = DenseSearch(sketches.oversampling, round(recall, 4))
+                return
+        logger.warning("sketches find %.3f of the nearest chunks only: the search stays exact", recall)
+
+    def _write_lengths(self, sentences: NDArray[np.int8], origins: NDArray[np.int64]) -> None:
+        lengths = np.empty(len(sentences), dtype=np.float32)
+        if self._parent is not None:
+            _gather(self._parent.sentences.lengths, origins, lengths)
+        added = np.flatnonzero(origins < 0)
+        lengths[added] = lengths_of(sentences, added)
+        np.save(self._folder / "sentence_lengths.npy", lengths)
+
     def _write_manifest(
         self, home: Home, parent: str | None, making: Mapping[str, str | int], sources: Iterable[SourceRecord]
     ) -> Manifest:
@@ -226,6 +275,7 @@ class Draft:
             sentences=sentences,
             sources=tuple(replace(source, documents=counts.get(source.path, 0)) for source in sources),
             files=files,
+            dense=self._dense,
         )
         (self._folder / MANIFEST).write_text(manifest.as_json(), encoding="utf-8")
         return manifest

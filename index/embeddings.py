@@ -1,14 +1,18 @@
 """Texts to embeddings: unit vectors whose dot product is a cosine similarity.
 
 sentence-transformers is the reference. For speed a model is exported once to ONNX (`onnx_export.py`) and run
-by ONNX Runtime, which needs neither torch nor transformers in the process. Both backends give the same
-embeddings to within float32 rounding.
+by ONNX Runtime, which needs neither torch nor transformers in the process: in 8-bit integers, or in float32, which
+gives the embeddings of the reference to within rounding.
+
+Texts go through ONNX Runtime one at a time. Padding would be wasted work, and 8-bit arithmetic is scaled over all
+that is computed together: a text gets its embedding whatever else is encoded, in whatever order and with however
+many threads.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,26 +22,25 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from index.cpus import usable_cpus
 from index.documents import Span
 from index.errors import ModelError
 from index.models import Architecture, ModelFiles, architecture_of, find_model, load_reference, tokenizer_of
-from index.onnx_export import PROBES, ExportedModel, OnnxSession, exported_model
+from index.onnx_export import PROBES, ExportedModel, OnnxSession, Precision, exported_model
 
 Embeddings = NDArray[np.float32]
 OnProgress = Callable[[int], None]
 
-# Texts of similar length go through the model together. More tokens at once are slower, because activations no longer
-# fit the cache, and take more memory: 2,048 peak at 0.4 GB, 8,192 at 1 GB.
+BACKENDS = ("onnx", "onnx-float32", "torch")
+
+# Texts of similar length go through torch together. More tokens at once are slower, because activations no longer
+# fit the cache, and take more memory.
 BATCH_TOKENS = 2_048
 BATCH_TEXTS = 64
-# Questions of one length that go through the model together; more than this gain nothing.
-BATCH_QUERIES = 16
-# Lengths in tokens, and numbers of texts, for which a batch is compared with its texts alone.
-PROBED_BATCHES = ((6, 16), (13, 7), (23, 2))
+# Texts after which progress is told.
+PROGRESS_TEXTS = 16
 # Lengths in words for which two encoders are compared.
 PROBED_WORDS = (1, 3, 6, 10, 15, 21, 28, 36)
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class ModelIdentity:
         max_tokens: that the model takes, special tokens counted.
         query_prompt: put before a question.
         document_prompt: put before a text to be found.
+        precision: of the arithmetic: "int8" or "float32".
     """
 
     name: str
@@ -61,6 +65,7 @@ class ModelIdentity:
     max_tokens: int
     query_prompt: str = ""
     document_prompt: str = ""
+    precision: str = Precision.FLOAT32.value
 
 
 class ModelTokenizer:
@@ -82,6 +87,11 @@ class ModelTokenizer:
         """Count the tokens of each text, special tokens included."""
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text by their number in the vocabulary, without special tokens."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
     def spans(self, text: str) -> list[Span]:
         """Return where each token of a text lies, in code points, without special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
@@ -95,11 +105,22 @@ class ModelTokenizer:
         return [query[group[0][0] : group[-1][1]] for group in groups]
 
 
-class Encoder(Protocol):
-    """Anything that turns texts into embeddings of one model."""
+class QueryEncoder(Protocol):
+    """Anything that turns questions into embeddings of one model."""
 
     identity: ModelIdentity
     tokenizer: ModelTokenizer
+
+    def encode_queries(self, texts: Sequence[str]) -> Embeddings:
+        """Encode questions; one that is longer than the model takes is encoded in windows and averaged.
+
+        Returns:
+            float32, shape (len(texts), dimension), rows of unit length, in the order of `texts`.
+        """
+
+
+class Encoder(QueryEncoder, Protocol):
+    """Anything that turns texts into embeddings of one model."""
 
     def encode_documents(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Embeddings:
         """Encode texts to be found.
@@ -107,13 +128,6 @@ class Encoder(Protocol):
         Args:
             texts: each at most `identity.max_tokens` long; what is longer is cut off by the model.
             on_progress: called now and then with the number of texts encoded since the last call.
-
-        Returns:
-            float32, shape (len(texts), dimension), rows of unit length, in the order of `texts`.
-        """
-
-    def encode_queries(self, texts: Sequence[str]) -> Embeddings:
-        """Encode questions; one that is longer than the model takes is encoded in windows and averaged.
 
         Returns:
             float32, shape (len(texts), dimension), rows of unit length, in the order of `texts`.
@@ -128,19 +142,21 @@ def load_encoder(
     Args:
         name: see `find_model`.
         cache_folder: where exported models are kept.
-        backend: "onnx", or "torch" for the reference implementation.
+        backend: "onnx" for 8-bit integers, about twice as fast; "onnx-float32"; or "torch" for the reference
+            implementation.
         may_download: see `find_model`.
-        threads: that ONNX Runtime may use; None for one on each core. torch has always as many as there are cores:
-            its bits depend on it.
+        threads: that ONNX Runtime may use for a question; None for one on each core. torch has always as many as
+            there are cores: its bits depend on it.
 
     Raises:
         ModelError: the model cannot be found, loaded or exported, or the backend is unknown.
     """
-    if backend not in ("onnx", "torch"):
-        raise ModelError(f"There is no backend {backend!r}. Choose onnx or torch.")
+    if backend not in BACKENDS:
+        raise ModelError(f"There is no backend {backend!r}. Choose one of {', '.join(BACKENDS)}.")
     model = find_model(name, may_download=may_download)
-    if backend == "onnx":
-        exported = exported_model(model, cache_folder)
+    if backend != "torch":
+        precision = Precision.INT8 if backend == "onnx" else Precision.FLOAT32
+        exported = exported_model(model, cache_folder, precision)
         if exported is not None:
             return OnnxEncoder(model, exported, threads=threads)
     return TorchEncoder(model)
@@ -157,52 +173,38 @@ class OnnxEncoder:
     """Encodes with ONNX Runtime on the CPU."""
 
     def __init__(self, model: ModelFiles, exported: ExportedModel, *, threads: int | None = None) -> None:
-        self.identity = _identity(model, exported.architecture)
+        self.identity = _identity(model, exported.architecture, exported.precision)
         self.tokenizer = ModelTokenizer(Tokenizer.from_file(str(exported.tokenizer_path)), self.identity)
-        self._session = OnnxSession(exported, threads=threads)
+        self._exported = exported
+        self._threads = threads or usable_cpus()
+        self._session = OnnxSession(exported, threads=self._threads)
 
     def encode_documents(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Embeddings:
         """See `Encoder.encode_documents`."""
         token_ids = self._session.token_ids([self.identity.document_prompt + text for text in texts])
         embeddings = np.empty((len(token_ids), self.identity.dimension), dtype=np.float32)
-        for batch in _batches_by_length([len(ids) for ids in token_ids]):
-            embeddings[batch] = self._session.embed([token_ids[position] for position in batch])
-            if on_progress is not None:
-                on_progress(len(batch))
+        session, done = self._bulk_session, 0
+        with ThreadPoolExecutor(usable_cpus()) as pool:
+            for position, embedding in enumerate(pool.map(session.embed, token_ids)):
+                embeddings[position] = embedding
+                if on_progress is not None and (position + 1 - done == PROGRESS_TEXTS or position + 1 == len(texts)):
+                    on_progress(position + 1 - done)
+                    done = position + 1
         return embeddings
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings:
         """See `Encoder.encode_queries`."""
         windows = [self.tokenizer.windows(text) for text in texts]
         prompted = [self.identity.query_prompt + window for group in windows for window in group]
-        token_ids = self._session.token_ids(prompted)
-        embeddings = np.empty((len(token_ids), self.identity.dimension), dtype=np.float32)
-        for batch in self._query_batches([len(ids) for ids in token_ids]):
-            embeddings[batch] = self._session.embed([token_ids[position] for position in batch])
+        embeddings = np.empty((len(prompted), self.identity.dimension), dtype=np.float32)
+        for position, ids in enumerate(self._session.token_ids(prompted)):
+            embeddings[position] = self._session.embed(ids)
         return _mean_of_groups(embeddings, [len(group) for group in windows])
 
-    def _query_batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Group positions of texts that may go together: a question must get the same bits as alone."""
-        for batch in _batches_of_one_length(lengths):
-            if len(batch) == 1 or self._batches_keep_bits:
-                yield batch
-            else:
-                yield from ([position] for position in batch)
-
     @cached_property
-    def _batches_keep_bits(self) -> bool:
-        """Whether texts of one length, which need no padding, get the same bits together and alone.
-
-        Kernels depend on shapes, and which there are on the processor; so it is tried out on this machine.
-        """
-        start, *middle, end = max(self._session.token_ids(PROBES), key=len)
-        for length, count in PROBED_BATCHES:
-            batch = [[start, *middle[first : first + length - 2], end] for first in range(count)]
-            alone = np.concatenate([self._session.embed([ids]) for ids in batch])
-            if self._session.embed(batch).tobytes() != alone.tobytes():
-                logger.warning("questions are encoded one at a time, which is slower: batches change their bits here")
-                return False
-        return True
+    def _bulk_session(self) -> OnnxSession:
+        """For many texts one thread for each of them: threads that share a text wait for each other."""
+        return self._session if self._threads == 1 else OnnxSession(self._exported, threads=1)
 
 
 class TorchEncoder:
@@ -210,7 +212,7 @@ class TorchEncoder:
 
     def __init__(self, model: ModelFiles) -> None:
         self._model = load_reference(model)
-        self.identity = _identity(model, architecture_of(self._model))
+        self.identity = _identity(model, architecture_of(self._model), Precision.FLOAT32)
         self.tokenizer = ModelTokenizer(tokenizer_of(self._model), self.identity)
 
     def encode_documents(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Embeddings:
@@ -245,7 +247,7 @@ class TorchEncoder:
         )
 
 
-def _identity(model: ModelFiles, architecture: Architecture) -> ModelIdentity:
+def _identity(model: ModelFiles, architecture: Architecture, precision: Precision) -> ModelIdentity:
     return ModelIdentity(
         name=model.name,
         sha256=model.sha256,
@@ -254,6 +256,7 @@ def _identity(model: ModelFiles, architecture: Architecture) -> ModelIdentity:
         max_tokens=architecture.max_tokens,
         query_prompt=architecture.query_prompt,
         document_prompt=architecture.document_prompt,
+        precision=precision.value,
     )
 
 
@@ -268,18 +271,6 @@ def _batches_by_length(lengths: Sequence[int]) -> list[list[int]]:
         else:
             batches.append([position])
             longest = lengths[position]
-    return batches
-
-
-def _batches_of_one_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Group positions so that texts of the same length share a batch, the shortest first."""
-    batches: list[list[int]] = []
-    for position in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
-        room = min(BATCH_QUERIES, max(1, BATCH_TOKENS // max(1, lengths[position])))
-        if batches and lengths[batches[-1][0]] == lengths[position] and len(batches[-1]) < room:
-            batches[-1].append(position)
-        else:
-            batches.append([position])
     return batches
 
 

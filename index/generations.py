@@ -5,7 +5,7 @@
       generations/
         20261121T060001Z-3f9c2a/     whole and never changed; removed only by pruning
         .building-.../               being written; swept away by the next writer
-      damaged/                       generations that failed a check, set aside
+      damaged/                       generations that failed a check, set aside until those of their time are pruned
       writer.lock  writer.json       who is writing
 
 A generation is written in a hidden folder, checked, flushed to disk, renamed into place and only then named in
@@ -33,15 +33,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.corpus import Corpus, DocumentRecord
-from index.duplicates import Duplicates
 from index.errors import DamagedGenerationError, GenerationError, NoGenerationError, WriterBusyError
+from index.instant import Adaptation
 from index.lexical import LexicalIndex
 from index.manifest import BUILDING_PREFIX, Manifest, check_files, read_manifest
 from index.sequences import TermSequences
+from index.sketches import Sketches
 from index.vectors import ChunkVectors, SentenceVectors, open_array
 
 logger = logging.getLogger(__name__)
 
+ADAPTATION = "instant"
+SKETCHES = "sketches.faiss"
+DAMAGED = "damaged"
 KEEP_GENERATIONS = 3
 
 
@@ -54,21 +58,25 @@ class Generation:
         vectors: dense search over chunks.
         sentences: sentence embeddings, for rescoring.
         lexical: keyword search over chunks.
-        sequences: the terms of chunks in their order, for rescoring.
+        sequences: the terms of chunks in their order, for rescoring and to find chunks that say the same.
         furniture: bool, shape (chunks,): which chunks are page furniture.
-        duplicates: finds chunks that say the same.
+        adaptation: of the instant encoder to this corpus; None for a model that has no instant encoder.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
         self.vectors = ChunkVectors.load(folder / "vectors.faiss")
+        if manifest.dense.oversampling:
+            self.vectors.sketches = Sketches.load(folder / SKETCHES, manifest.dense.oversampling)
         self.sentences = SentenceVectors.load(folder)
         self.lexical = LexicalIndex.load(folder / "lexical")
         self.sequences = TermSequences.load(folder / "sequences", self.sentences.starts)
         self.furniture: NDArray[np.bool_] = open_array(folder / "furniture.npy")
+        # As the manifest says: in a folder that is pruned in this moment nothing can be looked for.
+        is_adapted = any(name.startswith(f"{ADAPTATION}/") for name in manifest.files)
+        self.adaptation = Adaptation.load(folder / ADAPTATION) if is_adapted else None
         self.corpus = Corpus(folder / "corpus.sqlite")
-        self.duplicates = Duplicates(self.corpus, manifest.chunks)
 
     @classmethod
     def open(cls, folder: Path) -> Generation:
@@ -112,8 +120,10 @@ class Generation:
             raise DamagedGenerationError(f"corpus.sqlite is not readable: {exc}") from exc
         chunks = {
             "vectors.faiss": len(self.vectors),
+            **({SKETCHES: len(self.vectors.sketches)} if self.vectors.sketches else {}),
             "lexical": len(self.lexical),
             "furniture.npy": len(self.furniture),
+            "sequences/shingles.npy": len(self.sequences.shingle_counts),
         }
         if counts != expected:
             raise DamagedGenerationError(f"corpus.sqlite holds {counts}, the manifest says {expected}")
@@ -178,9 +188,29 @@ class Home:
         return sorted(manifests, key=lambda manifest: (manifest.number, manifest.name), reverse=True)
 
     def known_manifest(self) -> Manifest | None:
-        """Return the manifest of the published generation, or else the newest that is readable; None without any."""
+        """Return the manifest of the published generation, or else the newest that is readable; None without any.
+
+        Raises:
+            GenerationError: see `refuse_other_format`.
+        """
+        self.refuse_other_format()
         published = self.published_name()
         return min(self.manifests(), key=lambda manifest: manifest.name != published, default=None)
+
+    def refuse_other_format(self) -> None:
+        """Leave alone what another version of Whence writes to.
+
+        Raises:
+            GenerationError: the published generation has another format version; or, where none is published, one
+                of those from the last second in which one was written.
+        """
+        names = [folder.name for folder in self._folders()]
+        mark = self.published_name() or max(names, default="").partition("-")[0]
+        for name in names:
+            if not name.startswith(mark):
+                continue
+            with suppress(DamagedGenerationError):
+                read_manifest(self.generations_path / name)
 
     def open_current(self) -> Generation:
         """Open the published generation; if it is damaged, set it aside and open the newest good one.
@@ -188,15 +218,16 @@ class Home:
         Raises:
             NoGenerationError: nothing has been published.
             DamagedGenerationError: no generation is whole.
-            GenerationError: the published generation has another format version.
+            GenerationError: see `refuse_other_format`.
         """
         name = self.published_name()
-        if name is None and not self.manifests():
+        if name is None:
+            self.refuse_other_format()
+            if self.manifests():
+                return self._open_newest_good(None, DamagedGenerationError("CURRENT is missing"))
             raise NoGenerationError(
                 f"No index in {self.path} (no CURRENT file). Build one: whence index PATH --home {self.path}"
             )
-        if name is None:
-            return self._open_newest_good(None, DamagedGenerationError("CURRENT is missing"))
         try:
             return self._open(name)
         except DamagedGenerationError as error:
@@ -220,7 +251,8 @@ class Home:
     def prune(self, keep: int = KEEP_GENERATIONS) -> list[str]:
         """Remove generations beyond the newest `keep`, never the published one; the writer's lock must be held.
 
-        Those whose manifest is damaged have no place in that order, and are set aside.
+        Those whose manifest is damaged have no place in that order, and are set aside. What was set aside goes when
+        no generation is left that was there at the time.
 
         Returns:
             The names of those removed.
@@ -228,13 +260,30 @@ class Home:
         published = self.published_name()
         self._set_aside_others(read_manifest)
         names = [manifest.name for manifest in self.manifests()]
-        removed = [name for name in names[max(1, keep) :] if name != published]
-        for name in removed:
+        removed: list[str] = []
+        for name in names[max(1, keep) :]:
+            if name == published:
+                continue
             # Renamed first: a generation that is partly removed must not look whole to anyone.
             doomed = self.generations_path / f"{BUILDING_PREFIX}pruned-{name}"
-            (self.generations_path / name).rename(doomed)
+            try:
+                (self.generations_path / name).rename(doomed)
+            except OSError as exc:
+                # What was published before this stays published; the next sync tries again.
+                logger.warning("generation %s could not be removed: %s", name, exc)
+                continue
             shutil.rmtree(doomed, ignore_errors=True)
+            removed.append(name)
+        self._prune_damaged()
         return removed
+
+    def _prune_damaged(self) -> None:
+        """Remove what was set aside before the oldest generation was written: deleted means gone, there too."""
+        oldest = min((manifest.number for manifest in self.manifests()), default=0)
+        for folder in (self.path / DAMAGED).glob("*-*-*"):
+            newest = folder.name.rsplit("-", 2)[1]  # of the others when it was set aside
+            if newest.isdecimal() and int(newest) < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def roll_back(self, name: str | None = None, *, wait_s: float = 10.0) -> str:
         """Publish an earlier generation, or a later one again, after checking that it is whole.
@@ -263,8 +312,9 @@ class Home:
 
         Raises:
             WriterBusyError: another process still writes after `wait_s` seconds; the message tells which.
-            GenerationError: the home cannot be written.
+            GenerationError: the home cannot be written; or see `refuse_other_format`.
         """
+        self.refuse_other_format()
         is_outermost = not self._lock.is_locked
         try:
             self.generations_path.mkdir(parents=True, exist_ok=True)
@@ -344,8 +394,9 @@ class Home:
 
     def set_aside(self, folder: Path) -> None:
         """Move a damaged generation out of the way; the writer's lock must be held."""
-        (self.path / "damaged").mkdir(exist_ok=True)
-        folder.rename(self.path / "damaged" / f"{folder.name}-{time.time_ns()}")
+        others = [manifest.number for manifest in self.manifests() if manifest.name != folder.name]
+        (self.path / DAMAGED).mkdir(exist_ok=True)
+        folder.rename(self.path / DAMAGED / f"{folder.name}-{max(others, default=0)}-{time.time_ns()}")
 
     def set_aside_damaged(self) -> None:
         """Check every file of all generations but the published one, and move the damaged ones out of the way.
@@ -433,24 +484,46 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class UnconfirmedError(OSError):
+    """A file was replaced, but the disk has not confirmed it: after a power cut the one before may be back."""
+
+
 def replace_file(path: Path, text: str) -> None:
     """Write a file anew by one rename; it is on the disk when this returns, and untouched when it fails.
 
     Raises:
+        UnconfirmedError: it was replaced, but the folder cannot be flushed.
         OSError: it cannot be written.
     """
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     try:
+        for left in path.parent.glob(f".{path.name}-*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
         with beside.open("w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        beside.replace(path)
-        sync_folder(path.parent)
+        put_in_place(beside, path)
+    except UnconfirmedError:
+        raise
     except OSError:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
         raise
+
+
+def put_in_place(beside: Path, path: Path) -> None:
+    """Rename a file that was flushed to the one it takes the place of, and flush that, too.
+
+    Raises:
+        UnconfirmedError: it was replaced, but the folder cannot be flushed.
+        OSError: it cannot be replaced.
+    """
+    beside.replace(path)
+    try:
+        sync_folder(path.resolve().parent)
+    except OSError as exc:
+        raise UnconfirmedError(exc.errno, exc.strerror) from exc
 
 
 def sync_tree(folder: Path) -> None:
@@ -471,7 +544,17 @@ def sync_folder(path: Path) -> None:
 
 def write_error(path: Path, error: Exception) -> GenerationError:
     """Say that the home cannot be written, and that nothing was lost."""
+    if isinstance(error, UnconfirmedError):
+        return GenerationError(unconfirmed(path, error))
     return GenerationError(
         f"{path} cannot be written: {getattr(error, 'strerror', None) or error}. The published index is untouched. "
         "Make room or check the permissions, then run the command again."
+    )
+
+
+def unconfirmed(path: Path, error: UnconfirmedError) -> str:
+    """Say that something was replaced and may not outlive a power cut."""
+    return (
+        f"{path} was written, but the disk did not confirm it: {error.strerror}. It is in use; after a power cut "
+        "what was there before may be back. Check the disk, then run the command again."
     )

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.answers import Question
+from index.answers import Question, name_of
 from index.documents import HALF_SURROGATE
 from index.draft import Progress
-from index.embeddings import Encoder
+from index.embeddings import QueryEncoder
 from index.errors import CalibrationError, QuestionError
 from index.generations import Generation
 from index.reranking import RERANKED, Reranker
@@ -94,7 +94,7 @@ def read_labels(path: Path, generation: Generation) -> Labels:
 
 def ask_labelled(
     generation: Generation,
-    encoder: Encoder,
+    encoder: QueryEncoder,
     questions: Sequence[LabelledQuestion],
     progress: Progress,
     *,
@@ -124,7 +124,7 @@ def ask_labelled(
 
 def first_passages(
     generation: Generation,
-    encoder: Encoder,
+    encoder: QueryEncoder,
     questions: Sequence[str],
     *,
     reranker: Reranker | None = None,
@@ -139,7 +139,7 @@ def first_passages(
         reranker: in whose order the passages are; None when there is none.
         allowed: see `retrieve`.
     """
-    weights, top_k = default_weights().score, 1 if reranker is None else RERANKED
+    weights, top_k = default_weights(name_of(encoder)).score, 1 if reranker is None else RERANKED
     for text, embedding in zip(questions, encoder.encode_queries(questions), strict=True):
         query = generation.lexical.query(text)
         passages = retrieve(generation, query, embedding, top_k=top_k, weights=weights, allowed=allowed)

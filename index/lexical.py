@@ -38,6 +38,7 @@ _BATCH = 50_000  # texts counted at a time; bounds the memory a build needs besi
 _GROUP = 64  # rows of which the best is found first when the best of all are wanted
 _LARGEST_FREQUENCY = 255
 _LINE_FEED = 10
+_PREFIX_BYTES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,19 +120,20 @@ class LexicalIndex:
         known = {term: term for name in found for term in name}
         telling = analyse(text)
         for term in telling:
-            known.setdefault(term, self._corrected(term))
+            if term not in known:
+                known[term] = self._corrected(term)
         corrected = [known[term] for term in telling]
-        weights = {term: self._weight(len(self.postings(term)[0])) for term in corrected or analyse_query(text)}
+        spans = {term: self._span(term) for term in corrected or analyse_query(text)}
+        weights = {term: self._weight(span.stop - span.start) for term, span in spans.items()}
         pairs = ((min(pair), max(pair)) for pair in pairwise(corrected) if pair[0] != pair[1])
-        return LexicalQuery(self, weights, found, tuple(dict.fromkeys(pairs)))
+        return LexicalQuery(self, weights, spans, found, tuple(dict.fromkeys(pairs)))
 
     def search(self, query: str, *, top_k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows that match a query best, see `LexicalQuery.search`."""
         return self.query(query).search(top_k=top_k, allowed=allowed)
 
-    def postings(self, term: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rows of a term and its frequencies in them; empty for an unknown term."""
-        span = self._span(term)
+    def postings(self, span: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of a term and its frequencies in them, which lie in `span`."""
         return self.rows[span], self.frequencies[span]
 
     def saturation(self, rows: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
@@ -175,11 +177,24 @@ class LexicalIndex:
         return norms
 
     def _span(self, term: str) -> slice:
+        """Return where the postings of a term lie; an empty slice for an unknown term."""
         wanted = term.encode()
-        place = bisect_left(range(len(self.term_ends)), wanted, key=self._term)
-        if place == len(self.term_ends) or self._term(place) != wanted:
+        prefix = _prefix(wanted)
+        first, last = (int(self._prefixes.searchsorted(prefix, side)) for side in ("left", "right"))
+        place = bisect_left(range(last), wanted, lo=first, key=self._term)
+        if place == last or self._term(place) != wanted:
             return slice(0, 0)
         return slice(int(self.offsets[place]), int(self.offsets[place + 1]))
+
+    @cached_property
+    def _prefixes(self) -> np.ndarray:
+        """The first eight bytes of each term as a number, padded with zeros, in the order of the terms; uint64."""
+        starts = np.concatenate([np.zeros(1, np.int64), self.term_ends[:-1] + 1])[: len(self.term_ends)]
+        places = starts[:, None] + np.arange(_PREFIX_BYTES)
+        letters = self.vocabulary[np.minimum(places, len(self.vocabulary) - 1)]
+        letters[places >= self.term_ends[:, None]] = 0
+        prefixes: np.ndarray = letters.view(">u8").ravel().astype(np.uint64)
+        return prefixes
 
     def _term(self, place: int) -> bytes:
         start = self.term_ends[place - 1] + 1 if place else 0
@@ -230,6 +245,7 @@ class LexicalQuery:
         index: that is asked.
         term_weights: its distinct terms, each with the largest score it could add, rare ones more. Terms are
             alternatives; one that no row holds has a weight, too.
+        spans: where the postings of each of them lie.
         names: the terms of each name in it, see `index.terms.names`.
         neighbours: the pairs of different terms that stand side by side in it, stop words left out; each pair once
             and in alphabetical order.
@@ -237,6 +253,7 @@ class LexicalQuery:
 
     index: LexicalIndex
     term_weights: Mapping[str, float]
+    spans: Mapping[str, slice]
     names: Sequence[Sequence[str]]
     neighbours: Sequence[tuple[str, str]]
 
@@ -268,7 +285,7 @@ class LexicalQuery:
         """
         scores = np.zeros(len(self.index) if rows is None else len(rows), np.float32)
         for term, weight in self.term_weights.items():
-            found, frequencies = self.index.postings(term)
+            found, frequencies = self.index.postings(self.spans[term])
             if rows is None:
                 np.add.at(scores, found, weight * self.index.saturation(found, frequencies))
             else:
@@ -425,6 +442,11 @@ def _find(ascending: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.nda
     inside = places < len(ascending)
     held[inside] = ascending[places[inside]] == wanted[inside]
     return held, places[held]
+
+
+def _prefix(term: bytes) -> np.uint64:
+    """Return the first eight bytes of a term as a number that sorts as they do."""
+    return np.uint64(int.from_bytes(term[:_PREFIX_BYTES].ljust(_PREFIX_BYTES, b"\0")))
 
 
 def _best(scores: np.ndarray, top_k: int) -> np.ndarray:

@@ -14,9 +14,10 @@ from typing import Any
 from index.embeddings import ModelIdentity
 from index.errors import DamagedGenerationError, GenerationError
 from index.models import sha256_of
+from index.sketches import DenseSearch
 from index.sources import Source
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "manifest.json"
 BUILDING_PREFIX = ".building-"
 
@@ -65,6 +66,7 @@ class Manifest:
         documents, chunks, sentences: counts.
         sources: that were synced into it.
         files: relative path -> size and digest.
+        dense: how chunks are searched by embedding.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Manifest:
     sentences: int
     sources: tuple[SourceRecord, ...] = ()
     files: Mapping[str, FileRecord] = field(default_factory=dict)
+    dense: DenseSearch = field(default_factory=DenseSearch)
 
     def as_json(self) -> str:
         """Return the text of `manifest.json`, with a digest of itself."""
@@ -106,6 +109,7 @@ class Manifest:
                 )
             fields["model"] = ModelIdentity(**fields["model"])
             fields["sources"] = tuple(SourceRecord(**source) for source in fields["sources"])
+            fields["dense"] = DenseSearch(**fields["dense"])
             fields["files"] = {name: FileRecord(**record) for name, record in fields["files"].items()}
             return cls(**fields)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
@@ -136,7 +140,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """Compare size and SHA-256 of every file with the manifest.
 
     Raises:
-        DamagedGenerationError: the first file that is missing, truncated or altered, by name.
+        DamagedGenerationError: the first file that is missing, unreadable, truncated or altered, by name.
     """
     for name, record in manifest.files.items():
         try:
@@ -145,7 +149,12 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise DamagedGenerationError(f"{name} is missing") from exc
         if size != record.size:
             raise DamagedGenerationError(f"{name} has {size:,} bytes instead of {record.size:,}")
-    for name, digest in zip(manifest.files, _digests([folder / name for name in manifest.files]), strict=True):
+    try:
+        digests = _digests([folder / name for name in manifest.files])
+    except OSError as exc:  # also of one that is pruned in this moment
+        name = Path(exc.filename or folder).name
+        raise DamagedGenerationError(f"{name} cannot be read: {exc.strerror or exc}") from exc
+    for name, digest in zip(manifest.files, digests, strict=True):
         if digest != manifest.files[name].sha256:
             raise DamagedGenerationError(f"{name} was altered: SHA-256 {digest[:16]}… differs from the manifest's")
 

@@ -226,8 +226,9 @@ def load_reference(model: ModelFiles) -> SentenceTransformer:
     Raises:
         ModelError: sentence-transformers cannot load it.
     """
-    # Imported here: four seconds that serving through ONNX Runtime does not need.
-    from sentence_transformers import SentenceTransformer
+    with needing_torch():
+        # Imported here: four seconds that serving through ONNX Runtime does not need.
+        from sentence_transformers import SentenceTransformer
 
     with loading(model):
         return SentenceTransformer(
@@ -237,6 +238,22 @@ def load_reference(model: ModelFiles) -> SentenceTransformer:
             local_files_only=True,
             model_kwargs={"use_safetensors": True},
         )
+
+
+@contextmanager
+def needing_torch() -> Iterator[None]:
+    """Say what to do where torch was left out, as in the small image.
+
+    Raises:
+        ModelError: torch or sentence-transformers cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as exc:
+        raise ModelError(
+            f"torch and sentence-transformers are not installed here ({exc}). The exported default model runs "
+            "without them: leave out --backend, --model and --reranker, or install them (image: --target full)."
+        ) from exc
 
 
 @contextmanager

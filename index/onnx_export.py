@@ -2,6 +2,9 @@
 
 The export lies in a cache folder under the digest of the model's files. It is written beside and renamed, so
 that it is whole or absent, and it is kept only if it agrees with sentence-transformers on fixed sentences.
+
+An export in 8-bit integers has weights scaled for each output channel, to seven bits, because the sums of eight-bit
+products overflow on processors without VNNI; activations are scaled anew for each text.
 """
 
 from __future__ import annotations
@@ -11,9 +14,12 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from index.cpus import usable_cpus
 from index.errors import ModelError
 from index.models import (
     Architecture,
@@ -37,11 +44,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXPORT_FORMAT = 1
+EXPORT_FORMAT = 2
 GRAPH, TOKENIZER, RECORD = "model.onnx", "tokenizer.json", "encoder.json"
 EXPORTED_FILES = (GRAPH, TOKENIZER)
 OPSET = 18
-SMALLEST_AGREEMENT = 0.9999
+BESIDE_PREFIX = ".export-"
+ABANDONED_S = 3_600.0  # after which nobody is still writing an export
 PROBES = (
     "Who wrote it?",
     "An index is whole or absent.",
@@ -51,6 +59,18 @@ PROBES = (
 )
 
 
+class Precision(Enum):
+    """Of the arithmetic of an export."""
+
+    INT8 = "int8"
+    FLOAT32 = "float32"
+
+    @property
+    def smallest_agreement(self) -> float:
+        """The smallest cosine to the reference with which an export is kept."""
+        return {Precision.INT8: 0.97, Precision.FLOAT32: 0.9999}[self]
+
+
 @dataclass(frozen=True)
 class ExportedModel:
     """A model in the cache folder, ready for ONNX Runtime.
@@ -58,10 +78,12 @@ class ExportedModel:
     Attributes:
         folder: holds `model.onnx`, `tokenizer.json` and `encoder.json`.
         architecture: of the model, as it said when it was exported.
+        precision: that it has; float32 for a model that loses too much in 8-bit integers.
     """
 
     folder: Path
     architecture: Architecture
+    precision: Precision
 
     @property
     def graph_path(self) -> Path:
@@ -79,7 +101,7 @@ class OnnxSession:
 
     Args:
         exported: the model.
-        threads: that it may use; None for one on each core.
+        threads: that one text may use; None for one on each core.
     """
 
     def __init__(self, exported: ExportedModel, *, threads: int | None = None) -> None:
@@ -91,7 +113,7 @@ class OnnxSession:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(exported.architecture.max_tokens)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or usable_cpus()
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(
             str(exported.graph_path), options, providers=["CPUExecutionProvider"]
@@ -101,33 +123,26 @@ class OnnxSession:
         """Turn texts into token ids, special tokens included, cut off at the model's maximum."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
-    def embed(self, token_ids: Sequence[list[int]]) -> NDArray[np.float32]:
-        """Run the model on one batch.
+    def embed(self, token_ids: list[int]) -> NDArray[np.float32]:
+        """Run the model on one text.
 
         Returns:
-            float32, shape (len(token_ids), dimension), rows of unit length.
+            float32, shape (dimension,), of unit length.
         """
-        longest = max(len(ids) for ids in token_ids)
-        inputs = np.zeros((len(token_ids), longest), dtype=np.int64)
-        mask = np.zeros((len(token_ids), longest), dtype=np.int64)
-        for row, ids in enumerate(token_ids):
-            inputs[row, : len(ids)] = ids
-            mask[row, : len(ids)] = 1
-        (hidden,) = self._session.run(None, {"input_ids": inputs, "attention_mask": mask})
-        pooled = self._pool(hidden, mask)
-        unit: NDArray[np.float32] = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
+        inputs = np.array([token_ids], dtype=np.int64)
+        (hidden,) = self._session.run(None, {"input_ids": inputs, "attention_mask": np.ones_like(inputs)})
+        pooled = hidden[0, 0] if self._architecture.pooling is Pooling.CLS else hidden[0].mean(axis=0)
+        unit: NDArray[np.float32] = pooled / max(float(np.linalg.norm(pooled)), 1e-12)
         return unit
 
-    def _pool(self, hidden: NDArray[np.float32], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        if self._architecture.pooling is Pooling.CLS:
-            return hidden[:, 0]
-        weights = mask[:, :, None].astype(np.float32)
-        mean: NDArray[np.float32] = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
-        return mean
 
-
-def exported_model(model: ModelFiles, cache_folder: Path) -> ExportedModel | None:
+def exported_model(model: ModelFiles, cache_folder: Path, precision: Precision) -> ExportedModel | None:
     """Return a model's export, making it the first time.
+
+    Args:
+        model: to export.
+        cache_folder: where exports are kept.
+        precision: wanted. A model that loses too much in 8-bit integers is exported in float32 all the same.
 
     Returns:
         None when the model's build cannot be exported faithfully; the log says why. sentence-transformers
@@ -136,7 +151,7 @@ def exported_model(model: ModelFiles, cache_folder: Path) -> ExportedModel | Non
     Raises:
         ModelError: the model cannot be loaded, or the cache folder cannot be written.
     """
-    folder = cache_folder / f"onnx-{EXPORT_FORMAT}-{model.files_sha256[:16]}"
+    folder = cache_folder / f"onnx-{EXPORT_FORMAT}-{precision.value}-{model.files_sha256[:16]}"
     exported = _load(folder)
     if exported is not None:
         return exported
@@ -146,7 +161,7 @@ def exported_model(model: ModelFiles, cache_folder: Path) -> ExportedModel | Non
         logger.warning("%s is of an unusual build: it runs on torch, which is slower to start", model.name)
         return None
     try:
-        return _write(reference, architecture, folder)
+        return _write(reference, architecture, precision, folder)
     except OSError as exc:
         raise ModelError(
             f"The exported model cannot be written to {cache_folder}: {exc.strerror or exc}. "
@@ -160,6 +175,7 @@ def _load(folder: Path) -> ExportedModel | None:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         fields = record["architecture"]
         architecture = Architecture(**{**fields, "pooling": Pooling(fields["pooling"])})
+        precision = Precision(record["precision"])
         is_whole = record["files"] == {name: sha256_of(folder / name) for name in EXPORTED_FILES}
     except FileNotFoundError:
         return None
@@ -168,38 +184,73 @@ def _load(folder: Path) -> ExportedModel | None:
     if not is_whole:
         logger.warning("the exported model in %s was altered; it is made anew", folder)
         return None
-    return ExportedModel(folder, architecture)
+    return ExportedModel(folder, architecture, precision)
 
 
-def _write(reference: SentenceTransformer, architecture: Architecture, folder: Path) -> ExportedModel | None:
+def _write(
+    reference: SentenceTransformer, architecture: Architecture, precision: Precision, folder: Path
+) -> ExportedModel | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".export-"))
+    _sweep(folder.parent)
+    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=BESIDE_PREFIX))
     try:
-        exported = ExportedModel(beside, architecture)
         try:
-            _export_graph(reference, exported.graph_path)
+            _export_graph(reference, beside / GRAPH)
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as exc:
             # Tracing runs the model's own code, which fails in as many ways as there are models.
             logger.warning("the model cannot be exported to ONNX (%s): it runs on torch", exc)
             return None
-        exported.tokenizer_path.write_text(tokenizer_of(reference).to_str(), encoding="utf-8")
+        (beside / TOKENIZER).write_text(tokenizer_of(reference).to_str(), encoding="utf-8")
+        exported = _quantised(reference, beside, architecture) if precision is Precision.INT8 else None
+        exported = exported or ExportedModel(beside, architecture, Precision.FLOAT32)
         agreement = _agreement(reference, exported)
-        if agreement < SMALLEST_AGREEMENT:
+        if agreement < exported.precision.smallest_agreement:
             logger.warning("the ONNX export agrees only to %.5f with the model: it runs on torch", agreement)
             return None
         _write_record(exported, agreement)
         if _load(folder) is None:  # unless another process was there first and may be loading its own
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
-        return ExportedModel(folder, architecture)
+        return ExportedModel(folder, architecture, exported.precision)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sweep(cache_folder: Path) -> None:
+    """Remove what exports left that were killed: each is as large as a model."""
+    for left in cache_folder.glob(f"{BESIDE_PREFIX}*"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - ABANDONED_S:
+                shutil.rmtree(left)
+
+
+def _quantised(reference: SentenceTransformer, folder: Path, architecture: Architecture) -> ExportedModel | None:
+    """Turn the graph in a folder into one of 8-bit integers; return None, and leave it, if it loses too much."""
+    # Imported here: only an export needs them.
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-untyped]
+
+    exact = folder / f"exact-{GRAPH}"
+    graph = onnx.load(folder / GRAPH)
+    # Nothing to pre-process in what was just exported; without this mark it is advised on the root logger.
+    onnx.helper.set_model_props(graph, {"onnx.quant.pre_process": "onnxruntime.quant"})
+    onnx.save(graph, exact)
+    quantize_dynamic(exact, folder / GRAPH, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+    exported = ExportedModel(folder, architecture, Precision.INT8)
+    agreement = _agreement(reference, exported)
+    if agreement >= exported.precision.smallest_agreement:
+        exact.unlink()
+        return exported
+    logger.warning("in 8-bit integers the model agrees only to %.4f with itself: it runs in float32", agreement)
+    exact.replace(folder / GRAPH)
+    return None
 
 
 def _write_record(exported: ExportedModel, agreement: float) -> None:
     paths = [exported.folder / name for name in EXPORTED_FILES]
     record = {
         "architecture": {**asdict(exported.architecture), "pooling": exported.architecture.pooling.value},
+        "precision": exported.precision.value,
         "smallest_cosine_to_reference": round(agreement, 7),
         "files": {path.name: sha256_of(path) for path in paths},
     }
@@ -247,5 +298,5 @@ def _agreement(reference: SentenceTransformer, exported: ExportedModel) -> float
     """Return the smallest cosine between reference and export over the probes."""
     expected = reference.encode(list(PROBES), prompt="", normalize_embeddings=True, show_progress_bar=False)
     session = OnnxSession(exported)
-    found = session.embed(session.token_ids(PROBES))
+    found = np.stack([session.embed(ids) for ids in session.token_ids(PROBES)])
     return float(np.sum(expected * found, axis=1).min())

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import ModelError
-from index.models import Kind, ModelFiles, find_files, loading
+from index.models import Kind, ModelFiles, find_files, loading, needing_torch
 from index.retrieval import Passage
 
 if TYPE_CHECKING:
@@ -63,9 +63,10 @@ def load_reranker(name: str) -> Reranker:
         ModelError: see `find_reranker`; or it cannot be loaded, or judges by several labels.
     """
     model = find_reranker(name)
-    # Imported here: four seconds that nobody without a reranker should wait.
-    import torch
-    from sentence_transformers import CrossEncoder
+    with needing_torch():
+        # Imported here: four seconds that nobody without a reranker should wait.
+        import torch
+        from sentence_transformers import CrossEncoder
 
     with loading(model):
         cross_encoder = CrossEncoder(

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.corpus import ChunkRecord
+from index.duplicates import groups_of_duplicates
 from index.embeddings import Embeddings
 from index.generations import Generation
 from index.lexical import LexicalQuery
@@ -100,7 +101,7 @@ def retrieve(
     scored = score_candidates(generation, query, embedding, weights=weights, allowed=allowed)
     if not len(scored.rows):
         return []
-    groups = generation.duplicates.groups(scored.rows, at_most=top_k)
+    groups = groups_of_duplicates(generation.sequences, scored.rows, at_most=top_k)
     chunks = iter(generation.corpus.chunks([int(scored.rows[place]) for place in chain.from_iterable(groups)]))
     background = float(generation.vectors.centroid @ embedding)
     return [_passage(scored, group[0], [next(chunks) for _ in group], background=background) for group in groups]

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from index.corpus import ChunkRecord
 from index.lexical import LexicalQuery
+from index.shingles import BUCKETS, bucket_counts, shingles_of
 from index.terms import STOP_WORDS, every_term
 from index.vectors import Scores, open_array
 
@@ -32,6 +33,7 @@ _STOP_BIT = np.uint32(1)  # the lowest bit of a digest says whether the term is 
 _TERMS = "terms.npy"
 _STARTS = "starts.npy"
 _QUESTIONS = "questions.npy"
+_SHINGLES = "shingles.npy"
 _UNSAVED = "terms.part"
 # Asian and Arabic question marks among them; closing marks may stand behind.
 _QUESTION_MARKS = ("?", "？", "؟", "⁇", "⁈")
@@ -66,6 +68,7 @@ class TermSequences:
         digests: uint32, those of all parts one after another.
         starts: int64, shape (parts + 1,): where each part begins, and their length at the end.
         questions: bool, shape (sentences,): which sentences are questions.
+        shingle_counts: uint16, shape (chunks, buckets), see `index.shingles.bucket_counts`.
         sentence_starts: int64, shape (chunks + 1,): the first sentence of each chunk, and their number at the end.
     """
 
@@ -74,11 +77,13 @@ class TermSequences:
         digests: NDArray[np.uint32],
         starts: NDArray[np.int64],
         questions: NDArray[np.bool_],
+        shingle_counts: NDArray[np.uint16],
         sentence_starts: NDArray[np.int64],
     ) -> None:
         self.digests = digests
         self.starts = starts
         self.questions = questions
+        self.shingle_counts = shingle_counts
         self.first_parts = sentence_starts + np.arange(len(sentence_starts))
 
     @classmethod
@@ -88,8 +93,10 @@ class TermSequences:
         Raises:
             DamagedGenerationError: a file is missing or not an array.
         """
-        digests, starts, questions = (open_array(folder / name) for name in (_TERMS, _STARTS, _QUESTIONS))
-        return cls(digests, starts, questions, sentence_starts)
+        digests, starts, questions, shingles = (
+            open_array(folder / name) for name in (_TERMS, _STARTS, _QUESTIONS, _SHINGLES)
+        )
+        return cls(digests, starts, questions, shingles, sentence_starts)
 
     def __len__(self) -> int:
         """Count the parts."""
@@ -119,6 +126,10 @@ class TermSequences:
             best_coverage=np.maximum.reduceat(_shares(by_sentence | contexts, shares), first_sentences),
             phrases=_phrases(query, found, is_sentence, len(rows)),
         )
+
+    def terms(self, row: int) -> NDArray[np.uint32]:
+        """Return the digests of the terms of a chunk's sentences, in order."""
+        return self.digests[self.starts[self.first_parts[row] + 1] : self.starts[self.first_parts[row + 1]]]
 
     def is_question(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell which sentences of some chunks are questions; those of all the chunks one after another."""
@@ -183,6 +194,7 @@ class SequenceWriter:
         self._stream: BinaryIO = (folder / _UNSAVED).open("wb")
         self._lengths: list[NDArray[np.int64]] = []
         self._questions: list[NDArray[np.bool_]] = []
+        self._shingles: list[NDArray[np.uint16]] = []
 
     def close(self) -> None:
         """Close the file that is being written."""
@@ -194,7 +206,8 @@ class SequenceWriter:
         flat = [part for of_chunk in parts for part in of_chunk]
         self._lengths.append(np.array([len(part) for part in flat], dtype=np.int64))
         self._questions.append(_are_questions(chunks))
-        self._write(np.array([term for part in flat for term in part], dtype=np.uint32))
+        self._shingles += [bucket_counts(shingles_of(_joined(of_chunk[1:])))[None] for of_chunk in parts]
+        self._write(_joined(flat))
 
     def keep(self, old: TermSequences, first: int, end: int) -> None:
         """Take over the chunks of a range of rows from another generation."""
@@ -202,6 +215,7 @@ class SequenceWriter:
         starts = old.starts[parts]
         self._lengths.append(np.diff(starts))
         self._questions.append(old.questions[old.first_parts[first] - first : old.first_parts[end] - end])
+        self._shingles.append(old.shingle_counts[first:end])
         self._write(old.digests[starts[0] : starts[-1]])
 
     def finish(self) -> None:
@@ -210,6 +224,7 @@ class SequenceWriter:
         lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
         np.save(self._folder / _STARTS, _bounds(lengths))
         np.save(self._folder / _QUESTIONS, np.concatenate([np.empty(0, np.bool_), *self._questions]))
+        np.save(self._folder / _SHINGLES, np.concatenate([np.empty((0, BUCKETS), np.uint16), *self._shingles]))
         with (self._folder / _TERMS).open("wb") as saved, (self._folder / _UNSAVED).open("rb") as unsaved:
             header = {"descr": "<u4", "fortran_order": False, "shape": (int(lengths.sum()),)}
             np.lib.format.write_array_header_1_0(saved, header)
@@ -267,6 +282,10 @@ def _parts(chunk: ChunkRecord) -> list[str]:
 
 def _digests(text: str) -> list[int]:
     return [digest(term) for term in every_term(text)]
+
+
+def _joined(parts: Sequence[Sequence[int]]) -> NDArray[np.uint32]:
+    return np.array([term for part in parts for term in part], dtype=np.uint32)
 
 
 def _are_questions(chunks: Sequence[ChunkRecord]) -> NDArray[np.bool_]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
 from index.errors import StateError
 
 STATE = "state.sqlite"
+STATE_VERSION = 0  # SQLite's own number for who made the tables; raised when an older version would misread them
 BUSY_S = 10.0
 
 
@@ -26,7 +27,7 @@ class State:
         home: folder of the home; made when it is not there.
 
     Raises:
-        StateError: the file cannot be opened, or is no database.
+        StateError: the file cannot be opened, is no database, or a newer version of Whence has made it.
     """
 
     def __init__(self, home: Path) -> None:
@@ -36,6 +37,7 @@ class State:
             home.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)  # it holds what is nobody else's business
             # What is deleted is overwritten, so that it is in no free page either.
+            self._refuse_newer()
             self._writer = self._connected("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON")
             # A connection of its own: who reads does not wait while another process writes.
             self._reader = self._connected("query_only = ON")
@@ -85,16 +87,18 @@ class State:
         with self._reading, self._errors():
             yield self._reader
 
-    def truncate_log(self) -> None:
+    def truncate_log(self) -> bool:
         """Move what was written ahead into the file itself, so that nothing deleted is left beside it.
 
-        While somebody else reads or writes, that is left to the next time.
+        Returns:
+            False when somebody else went on reading or writing for so long that it was left to the next time.
 
         Raises:
             StateError: the file cannot be written.
         """
         with self._writing, self._errors():
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            (is_busy, _, _) = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not is_busy
 
     def close(self) -> None:
         """Close the file."""
@@ -102,6 +106,15 @@ class State:
             self._reader.close()
         with self._writing:
             self._writer.close()
+
+    def _refuse_newer(self) -> None:
+        with closing(self._connected()) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > STATE_VERSION:
+            raise StateError(
+                f"{self.path} has format version {version}, this version of Whence reads {STATE_VERSION}. Use the "
+                "version that wrote it, or another home: --home PATH"
+            )
 
     def _connected(self, *pragmas: str) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)

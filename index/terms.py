@@ -113,6 +113,8 @@ def _parts(token: str) -> list[str]:
 
 
 def _is_name(token: str, *, is_first: bool) -> bool:
+    if token.isalpha() and token.islower():  # most words
+        return False
     letters = token[1:] if is_first else token
     return any(letter.isupper() for letter in letters) or any(letter.isdigit() for letter in token)
 

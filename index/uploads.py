@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 import sqlite3
@@ -33,6 +34,8 @@ from index.readers.formats import FORMATS
 from index.readers.worker import ReaderPool, Reading
 from index.sources import Rejected, Source, Unchanged, document_from
 from index.state import STATE, State
+
+logger = logging.getLogger(__name__)
 
 UPLOADS = "uploads"  # key of the source, which no folder can have: theirs are absolute paths
 MAX_ID_CHARS = 512
@@ -168,7 +171,11 @@ class Incoming:
         """Remove it, unless it was kept."""
         with suppress(OSError):
             self._stream.close()
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as exc:
+            # No reason to fail what was done with the others: it is swept when it is old.
+            logger.warning("%s could not be removed: %s", self._path, exc)
 
 
 class Uploads:

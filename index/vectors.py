@@ -1,12 +1,14 @@
 """Dense search: chunk embeddings in a FAISS index, sentence embeddings in a memory-mapped array.
 
-Chunk embeddings are kept in half precision and searched exactly. On MiniLM embeddings half precision finds the
-same neighbours as single precision at half the memory, and faster, because exact search is bound by memory.
+Chunk embeddings are kept in half precision. On MiniLM embeddings half precision finds the same neighbours as single
+precision at half the memory, and faster, because exact search is bound by memory. A large corpus has sketches beside
+them (`index.sketches`), which find the chunks whose embeddings are then compared.
 Sentence embeddings only rescore candidates that are already found; one byte for each dimension is enough.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, QuestionError
+from index.sketches import EXACT_CHUNKS, Sketches
 
 Scores = NDArray[np.float32]  # of rows: a score or a similarity for each
 
@@ -26,10 +29,15 @@ _COPY_ROWS = 65_536  # rows moved at a time, so that memory does not grow with t
 
 
 class ChunkVectors:
-    """The embeddings of all chunks, by row, in a FAISS index for exact search by inner product."""
+    """The embeddings of all chunks, by row, in a FAISS index for exact search by inner product.
+
+    Attributes:
+        sketches: that find candidates for the nearest rows; None for exact search.
+    """
 
     def __init__(self, index: faiss.IndexScalarQuantizer) -> None:
         self._index = index
+        self.sketches: Sketches | None = None
         self._halves = _halves_of(index)
 
     @classmethod
@@ -91,7 +99,9 @@ class ChunkVectors:
     def search(
         self, embedding: Embeddings, *, top_k: int, allowed: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.int64], Scores]:
-        """Find the nearest chunks of one query, exactly.
+        """Find the nearest chunks of one query: exactly, or with sketches most of them.
+
+        Under a filter that leaves few rows the search is exact.
 
         Args:
             embedding: float32, shape (dimension,), unit length.
@@ -113,13 +123,36 @@ class ChunkVectors:
         available = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if available == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        rows, similarities = self._nearest(embedding, top_k, available, self._parameters(allowed))
+        rows = self._sketched(embedding, top_k, available, allowed)
+        if rows is None:
+            rows, similarities = self._nearest(embedding, top_k, available, self._parameters(allowed))
+        else:
+            similarities = self.similarities(embedding, rows)
         order = np.lexsort((rows, -similarities))[:top_k]
         return rows[order], similarities[order]
+
+    def measured_recall(self, queries: Embeddings, sketches: Sketches, *, top_k: int) -> float:
+        """Return which share of the ten nearest rows is among the candidates that sketches find for `top_k`."""
+        _, nearest = self._index.search(queries, min(10, len(self)))
+        found = sketches.candidates(queries, top_k=top_k)
+        shares = [np.isin(one, other).mean() for one, other in zip(nearest, found, strict=True)]
+        return float(np.mean(shares))
 
     def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> Scores:
         """Compute the cosine similarity of one query to given rows: float32, shape (len(rows),)."""
         return _products(self._halves[rows].astype(np.float32), embedding)
+
+    def _sketched(
+        self, embedding: Embeddings, top_k: int, available: int, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.int64] | None:
+        """Return candidates found by their sketches; None when comparing all embeddings costs no more."""
+        wanted = math.ceil(top_k * len(self) / available)  # so that enough are left of them
+        if self.sketches is None or available <= EXACT_CHUNKS or self.sketches.oversampling * wanted > available:
+            return None
+        with _one_thread():
+            (rows,) = self.sketches.candidates(embedding[None, :], top_k=wanted)
+        found = rows if allowed is None else rows[allowed[rows]]
+        return found if len(found) >= min(top_k, available) else None
 
     def _nearest(
         self, embedding: Embeddings, top_k: int, available: int, parameters: faiss.SearchParameters | None
@@ -150,16 +183,18 @@ class ChunkVectors:
 class SentenceVectors:
     """The embeddings of all sentences, one byte for each dimension.
 
-    A row is scaled so that its largest component is 127 and needs no scale beside it: cosine similarity does not
-    depend on length, and the length is divided out when a row is read.
+    A row is scaled so that its largest component is 127. Cosine similarity does not depend on length, so how much it
+    was scaled by need not be known; the length it has now is divided out.
 
     Args:
         quantised: int8, shape (sentences, dimension).
+        lengths: float32, shape (sentences,), of the rows of `quantised`.
         starts: int64, shape (chunks + 1,): the first sentence of each chunk, and their number at the end.
     """
 
-    def __init__(self, quantised: NDArray[np.int8], starts: NDArray[np.int64]) -> None:
+    def __init__(self, quantised: NDArray[np.int8], lengths: NDArray[np.float32], starts: NDArray[np.int64]) -> None:
         self._quantised = quantised
+        self._lengths = lengths
         self._starts = starts
 
     @classmethod
@@ -169,10 +204,16 @@ class SentenceVectors:
         Raises:
             DamagedGenerationError: a file is not an array.
         """
-        return cls(open_array(folder / "sentences.npy"), open_array(folder / "sentence_starts.npy"))
+        names = ("sentences.npy", "sentence_lengths.npy", "sentence_starts.npy")
+        return cls(*(open_array(folder / name) for name in names))
 
     def __len__(self) -> int:
         return len(self._quantised)
+
+    @property
+    def lengths(self) -> NDArray[np.float32]:
+        """Of the rows as kept: float32, shape (sentences,)."""
+        return self._lengths
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -183,6 +224,10 @@ class SentenceVectors:
     def quantised(self) -> NDArray[np.int8]:
         """The rows as kept: int8, shape (sentences, dimension)."""
         return self._quantised
+
+    def embeddings(self, positions: NDArray[np.int64]) -> Embeddings:
+        """Return the embeddings of some sentences: float32, shape (len(positions), dimension), of unit length."""
+        return self._quantised[positions].astype(np.float32) / self._lengths[positions][:, None]
 
     def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> tuple[Scores, NDArray[np.int64]]:
         """Compare one query with every sentence of some chunks.
@@ -199,8 +244,7 @@ class SentenceVectors:
         bounds = np.concatenate([[0], np.cumsum(counts)])
         positions = np.repeat(firsts - bounds[:-1], counts) + np.arange(bounds[-1])
         vectors = self._quantised[positions].astype(np.float32)
-        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-        return _products(vectors, embedding) / np.maximum(lengths, 1e-12), bounds
+        return _products(vectors, embedding) / self._lengths[positions], bounds
 
 
 @contextmanager
@@ -242,6 +286,15 @@ def quantise(embeddings: Embeddings) -> NDArray[np.int8]:
     largest = np.abs(embeddings).max(axis=1, keepdims=True)
     quantised: NDArray[np.int8] = np.rint(embeddings * (127.0 / np.maximum(largest, 1e-12))).astype(np.int8)
     return quantised
+
+
+def lengths_of(quantised: NDArray[np.int8], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the length of some rows: float32, shape (len(rows),); never 0."""
+    lengths = np.empty(len(rows), dtype=np.float32)
+    for part in slices(len(rows)):
+        vectors = quantised[rows[part]].astype(np.float32)
+        lengths[part] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return np.maximum(lengths, 1e-12)
 
 
 def open_array(path: Path) -> Any:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
+
+EncoderName = Literal["full", "instant"]  # what makes an embedding of a question: the model, or `index.instant`
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class ConfidenceWeights:
 
     def probability(self, evidence: Evidence) -> float:
         """Return the probability that a passage with this evidence answers the question, in [0, 1]."""
-        parts = (getattr(self, name) * value for name, value in asdict(evidence).items())
+        parts = (getattr(self, name) * value for name, value in vars(evidence).items())
         # The logistic function by way of tanh, which does not overflow whatever the weights are.
         return 0.5 + 0.5 * math.tanh((self.intercept + math.fsum(parts)) / 2)
 
@@ -94,17 +96,23 @@ class Weights:
     confidence: ConfidenceWeights
 
     @classmethod
-    def from_toml(cls, text: str) -> Weights:
-        """Parse the form of `weights.toml`."""
+    def from_toml(cls, text: str, *, encoder: EncoderName = "full") -> Weights:
+        """Parse the form of `weights.toml`, which has scores and confidence for questions of each encoder."""
         fields: dict[str, dict[str, Any]] = tomllib.loads(text)
+        ending = "" if encoder == "full" else f"_{encoder}"
         return cls(
-            score=ScoreWeights(**fields["score"]),
+            score=ScoreWeights(**fields["score" + ending]),
             answer=AnswerWeights(**fields["answer"]),
-            confidence=ConfidenceWeights(**fields["confidence"]),
+            confidence=ConfidenceWeights(**fields["confidence" + ending]),
         )
 
 
+def default_weights(encoder: EncoderName = "full") -> Weights:
+    """Return the weights that ship with the package for questions of an encoder."""
+    return _shipped_weights(encoder)
+
+
 @cache
-def default_weights() -> Weights:
-    """Return the weights that ship with the package."""
-    return Weights.from_toml(files("index").joinpath("weights.toml").read_text(encoding="utf-8"))
+def _shipped_weights(encoder: EncoderName) -> Weights:
+    text = files("index").joinpath("weights.toml").read_text(encoding="utf-8")
+    return Weights.from_toml(text, encoder=encoder)

@@ -22,7 +22,7 @@ from service.departures import handle_departures
 from service.feedback import FeedbackStore
 from service.headers import SecurityHeaders
 from service.indexer import Indexer
-from service.line import Line
+from service.line import line_of
 from service.logs import RequestLog
 from service.metrics import Metrics
 from service.models import load_chosen_reranker, load_model
@@ -106,6 +106,7 @@ def _services(settings: Settings) -> Services:
         home,
         lambda name: load_model(settings, settings.model or name),
         load_reranker=partial(load_chosen_reranker, settings),
+        cached_answers=settings.answer_cache,
         on_change=metrics.generation,
     )
     tasks = TaskQueue(state)
@@ -115,7 +116,7 @@ def _services(settings: Settings) -> Services:
         home=home,
         state=state,
         serving=serving,
-        line=Line(serving, metrics, bound=settings.queue, deadline_s=settings.deadline),
+        line=line_of(settings, serving, metrics),
         keys=KeyStore(state),
         tasks=tasks,
         uploads=Uploads(settings.home, state),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,9 +25,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from index.errors import WhenceError
-from index.generations import sync_folder
+from index.generations import UnconfirmedError, put_in_place, sync_folder, unconfirmed
 from index.models import sha256_of
 from service.display import checked_output
+
+logger = logging.getLogger(__name__)
 
 Identity = dict[str, Any]  # all that decides a result, as JSON has it
 
@@ -289,8 +292,7 @@ class Journal:
                     raise
             text = manifest(whole.stat().st_size, sha256_of(whole))
             self._write_manifest(text)
-            whole.replace(self._path)
-            sync_folder(self._path.parent)
+            put_in_place(whole, self._path)
             self._remove()
             return text
 
@@ -351,8 +353,12 @@ class Journal:
         beside.replace(self._manifest_path)
 
     def _remove(self) -> None:
-        self._partial_path.unlink(missing_ok=True)
-        self._journal_path.unlink(missing_ok=True)
+        for path in (self._partial_path, self._journal_path):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as exc:
+                # The result is there all the same; the next run of this command tries again.
+                logger.warning("%s could not be removed: %s", path, exc)
         self._is_removed = True
 
     def _refusal(self, begun: Identity, identity: Identity) -> str:
@@ -368,6 +374,8 @@ class Journal:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except UnconfirmedError as exc:
+            raise WhenceError(unconfirmed(self._path, exc)) from exc
         except OSError as exc:
             kept = f"The answers to {self.counts.rows:,} rows are kept. " if self.counts.rows else ""
             raise WhenceError(

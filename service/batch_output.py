@@ -21,7 +21,17 @@ from service.batch_formats import OutputFormat, parquet_modules
 from service.batch_input import Row
 from service.schemas.answers import AnswerJson, CitationJson, PassageJson
 
-ANSWER_FIELDS = ("question", "answered", "confidence", "answer", "passages", "generation", "model", "reranker")
+ANSWER_FIELDS = (
+    "question",
+    "answered",
+    "confidence",
+    "answer",
+    "passages",
+    "generation",
+    "model",
+    "encoder",
+    "reranker",
+)
 ERROR_FIELDS = ("line", "error")
 QUERY_ID_FIELDS = ("id", "_id", "query_id", "qid", "question_id")  # in order of precedence
 RUN_TAG = "whence"
@@ -194,6 +204,7 @@ def answer_columns(top_k: int) -> list[Column]:
             columns.append(Column(f"passage_{place + 1}_{name}", "passages", kind, _of_passage(place, of_passage)))
     columns.append(Column("generation", "generation", CellKind.TEXT, lambda answer: answer.generation))
     columns.append(Column("model", "model", CellKind.TEXT, lambda answer: answer.model.name))
+    columns.append(Column("encoder", "encoder", CellKind.TEXT, lambda answer: answer.encoder))
     return columns
 
 

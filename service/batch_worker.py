@@ -20,13 +20,14 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from index.answers import Answer, Question, answer_questions, check_model
-from index.embeddings import Encoder, OnnxEncoder, agree, load_encoder
+from index.embeddings import OnnxEncoder, QueryEncoder, agree, load_encoder
 from index.errors import GenerationError, WhenceError
 from index.filters import Filters
 from index.generations import Generation
+from index.instant import instant_encoder
 from index.manifest import read_manifest
 from index.reranking import load_reranker
-from index.weights import Weights
+from index.weights import EncoderName, Weights
 from service.batch_output import Shape, output_of
 
 _ROOT = Path(__file__).parents[1]  # the folder that holds the packages, installed or not
@@ -43,6 +44,7 @@ class Work:
         model: name or absolute path.
         models: folder of exported models.
         backend: see `load_encoder`.
+        encoder: of the questions.
         top_k, filters, min_confidence: of every question.
         weights: of scores and confidence.
         shape: of the rows that are made.
@@ -53,6 +55,7 @@ class Work:
     model: str
     models: Path
     backend: str
+    encoder: EncoderName
     top_k: int
     filters: Filters | None
     min_confidence: float | None
@@ -308,7 +311,7 @@ class Answerer:
         Raises:
             ModelError: one of them cannot be loaded, or the model is not the generation's.
         """
-        self._encoder, is_alone = _encoder(self._work, loading)
+        self._encoder, is_alone = _encoder(self._work, self._generation, loading)
         check_model(self._generation, self._encoder)
         self._reranker = load_reranker(self._work.reranker) if self._work.reranker else None
         return Ready(is_alone)
@@ -345,12 +348,14 @@ class Answerer:
         return Outcome(self._output.render(answer), answer.answered)
 
 
-def _encoder(work: Work, loading: Loading) -> tuple[Encoder, bool]:
+def _encoder(work: Work, generation: Generation, loading: Loading) -> tuple[QueryEncoder, bool]:
     """Load the encoder, and tell whether it must have all cores.
 
     A question must get the same bits as where it is asked alone, with all cores. ONNX Runtime gives them with one
     thread too, on every machine that we know; that is tried out. torch, which also runs a reranker, does not.
     """
+    if work.encoder == "instant":
+        return instant_encoder(generation, name=work.model), work.reranker is not None
     encoder = load_encoder(work.model, cache_folder=work.models, backend=work.backend, threads=loading.threads)
     needs_torch = work.reranker is not None or not isinstance(encoder, OnnxEncoder)
     if loading.is_checked:

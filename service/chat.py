@@ -17,6 +17,7 @@ from index.conversation import Exchange, Outcome, Topic, completed, last_answere
 from index.filters import Filters
 from index.followups import missing
 from index.terms import every_term
+from index.weights import EncoderName
 from service.services import Services
 from service.settings import Settings
 from service.small_talk import SmallTalk, small_talk_in, without_courtesies
@@ -67,6 +68,7 @@ class Wanted:
 
     top_k: int | None = None
     filters: Filters | None = None
+    encoder: EncoderName | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ def _question(text: str, wanted: Wanted, settings: Settings) -> Question:
         top_k=settings.top_k if wanted.top_k is None else wanted.top_k,
         filters=wanted.filters,
         min_confidence=settings.min_confidence,
+        encoder=wanted.encoder,
     )
 
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -25,12 +24,14 @@ from index.backups import back_up, restore
 from index.build import BuildSettings, SyncReport, sync
 from index.calibration import calibration_of, remove_calibration, weights_of
 from index.citations import Standing
-from index.embeddings import Encoder
+from index.cpus import usable_cpus
+from index.embeddings import BACKENDS, QueryEncoder
 from index.errors import EvaluationError, NoGenerationError, QuestionError, SourceError, WhenceError
 from index.generations import Generation, Home
 from index.models import DEFAULT_MODEL
 from index.sources import Source
 from index.uploads import UPLOADS
+from index.weights import EncoderName
 from service.bundled import seeds_folder
 from service.display import (
     TerminalProgress,
@@ -44,9 +45,10 @@ from service.display import (
 )
 from service.filter_syntax import parse_filters
 from service.keys_cli import keys
-from service.models import find_chosen_reranker, load_chosen_reranker, load_model
+from service.models import find_chosen_reranker, load_chosen_reranker, load_model, load_query_encoder
 from service.options import (
     BackendOption,
+    EncoderOption,
     FilterOption,
     HomeOption,
     JsonOption,
@@ -60,7 +62,7 @@ from service.schemas.answers import AnswerJson, VerificationJson
 from service.schemas.calibration import CalibrationResetJson
 from service.schemas.evaluation import ComparisonJson, EvaluationJson
 from service.schemas.operations import BackupJson, GenerationJson, PublishedJson, StatusJson, SyncReportJson
-from service.settings import Settings, as_prefix, read_settings
+from service.settings import Overload, Settings, as_prefix, read_settings
 from service.stopping import StoppedError
 
 if TYPE_CHECKING:  # the metrics library takes half a second to load
@@ -111,11 +113,18 @@ def ask(
     model: ModelOption = None,
     reranker: RerankerOption = None,
     backend: BackendOption = None,
+    encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer a question; with no index yet, build one from the bundled documents first."""
     settings = _settings(
-        home=home, model=model, reranker=reranker, backend=backend, top_k=top_k, min_confidence=min_confidence
+        home=home,
+        model=model,
+        reranker=reranker,
+        backend=backend,
+        encoder=encoder,
+        top_k=top_k,
+        min_confidence=min_confidence,
     )
     asked = Question(
         question,
@@ -123,10 +132,10 @@ def ask(
         filters=parse_filters(filters or []),
         min_confidence=settings.min_confidence,
     )
-    with _open_index(settings) as (generation, encoder):
-        weights = weights_of(settings.home, generation.manifest)
+    with _open_index(settings) as (generation, query_encoder):
+        weights = weights_of(settings.home, generation.manifest, settings.encoder)
         (answer,) = answer_questions(
-            generation, encoder, [asked], weights=weights, reranker=load_chosen_reranker(settings)
+            generation, query_encoder, [asked], weights=weights, reranker=load_chosen_reranker(settings)
         )
     _print_answer(answer, as_json)
 
@@ -168,6 +177,16 @@ def index(
 
 
 @app.command()
+def prepare(model: ModelOption = None, backend: BackendOption = None) -> None:
+    """Make the model ready in the cache folder, so that no later command has to: when an image is built."""
+    settings = _settings(model=model, backend=backend)
+    encoder = load_model(settings, settings.model or DEFAULT_MODEL, may_download=True)
+    identity = encoder.identity
+    output.print(Text(visible(f"Model {identity.name} in {identity.precision}, SHA-256 {identity.sha256}")))
+    output.print(Text(visible(f"Ready in {settings.cache}")))
+
+
+@app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on (WHENCE_HOST).")] = None,
     port: Annotated[
@@ -197,6 +216,11 @@ def serve(
     model: ModelOption = None,
     reranker: RerankerOption = None,
     backend: BackendOption = None,
+    encoder: EncoderOption = None,
+    overload: Annotated[
+        str | None,
+        typer.Option(help="When too many questions wait: refuse more, or instant answers (WHENCE_OVERLOAD)."),
+    ] = None,
 ) -> None:
     """Answer over HTTP; with no index yet, build one from the bundled documents first."""
     # Imported here: no other command needs the service.
@@ -215,6 +239,8 @@ def serve(
         model=model,
         reranker=reranker,
         backend=backend,
+        encoder=encoder,
+        overload=overload,
     )
     run_service(settings)
 
@@ -253,7 +279,10 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
         return
     output.print(Text(visible(f"{manifest.name}, published in {settings.home}"), style="bold"))
     output.print(f"{manifest.documents} documents, {manifest.chunks} chunks, {manifest.sentences} sentences; whole")
-    output.print(Text(visible(f"Model {manifest.model.name}, SHA-256 {manifest.model.sha256}")))
+    model = manifest.model
+    output.print(Text(visible(f"Model {model.name} in {model.precision}, SHA-256 {model.sha256}")))
+    if manifest.dense.oversampling:
+        output.print(f"Searched by sketches, which find {manifest.dense.recall:.1%} of the nearest chunks")
     if reranker is not None:
         output.print(Text(visible(f"Reranker {reranker.name}, SHA-256 {reranker.sha256}")))
     if calibration is None:
@@ -269,6 +298,7 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 def generations(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the generations, newest first."""
     store = Home(_settings(home=home).home)
+    store.refuse_other_format()
     published = store.published_name()
     manifests = store.manifests()
     if not manifests:
@@ -383,6 +413,7 @@ def batch(
     model: ModelOption = None,
     reranker: RerankerOption = None,
     backend: BackendOption = None,
+    encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer the questions of a file; killed and started again, it goes on where it was.
@@ -395,7 +426,13 @@ def batch(
     from service.batch_options import STREAM, answer_shape, checked, question_file
 
     settings = _settings(
-        home=home, model=model, reranker=reranker, backend=backend, top_k=top_k, min_confidence=min_confidence
+        home=home,
+        model=model,
+        reranker=reranker,
+        backend=backend,
+        encoder=encoder,
+        top_k=top_k,
+        min_confidence=min_confidence,
     )
     shape = answer_shape(
         answers,
@@ -412,7 +449,7 @@ def batch(
         shape=shape,
         filters=parse_filters(filters or []),
         min_confidence=settings.min_confidence,
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=workers or usable_cpus(),
         fails_fast=fail_fast,
         restarts=restart,
     )
@@ -561,13 +598,22 @@ def _use_utf8() -> None:
 def _settings(**given: Any) -> Settings:
     """Read the settings, with what was given on the command line in their place."""
     given = {name: value for name, value in given.items() if value is not None}
-    if given.get("backend") not in (None, "onnx", "torch"):
-        raise typer.BadParameter(f"{given['backend']} is not a backend; choose onnx or torch", param_hint="--backend")
+    if given.get("encoder", "full") not in get_args(EncoderName):
+        raise typer.BadParameter(
+            f"{given['encoder']} is not an encoder; choose full or instant", param_hint="--encoder"
+        )
+    if given.get("overload", "refuse") not in get_args(Overload):
+        raise typer.BadParameter(f"{given['overload']} is neither refuse nor instant", param_hint="--overload")
+    if given.get("backend", BACKENDS[0]) not in BACKENDS:
+        choices = ", ".join(BACKENDS)
+        raise typer.BadParameter(
+            f"{given['backend']} is not a backend; choose one of {choices}", param_hint="--backend"
+        )
     return read_settings().model_copy(update=given)
 
 
 @contextmanager
-def _open_index(settings: Settings) -> Iterator[tuple[Generation, Encoder]]:
+def _open_index(settings: Settings) -> Iterator[tuple[Generation, QueryEncoder]]:
     store = Home(settings.home)
     try:
         generation = store.open_current()
@@ -577,7 +623,7 @@ def _open_index(settings: Settings) -> Iterator[tuple[Generation, Encoder]]:
         show_report(errors, _sync(store, [Source(seeds_folder(), is_bundled=True)], settings))
         generation = store.open_current()
     try:
-        yield generation, load_model(settings, settings.model or generation.manifest.model.name)
+        yield generation, load_query_encoder(settings, generation)
     finally:
         generation.close()
 

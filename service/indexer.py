@@ -172,6 +172,7 @@ class _Indexing:
         self._uploads = Uploads(settings.home, state)
         self._encoders: dict[str, Encoder] = {}
         self._claimed: list[Task] = []
+        self._is_forgotten = True
         self._woken = threading.Event()
 
     def run(self) -> None:
@@ -183,6 +184,7 @@ class _Indexing:
                 self._work()
                 idle_since = time.monotonic()
             else:
+                self._is_forgotten = self._is_forgotten or self._state.truncate_log()
                 self._woken.wait(POLL_S)
                 self._woken.clear()
 
@@ -210,8 +212,7 @@ class _Indexing:
                     raise
                 finally:
                     self._claimed = []
-                self._tasks.sweep(self._uploads)
-                self._state.truncate_log()  # deleted means gone, there too
+                self._forget()
         except WriterBusyError as exc:
             logger.info("%s", exc)
         except WhenceError as exc:
@@ -267,7 +268,13 @@ class _Indexing:
         """Make permanent what was published, then say so; each step may be repeated after a crash."""
         refused = refusals(changes, report.rejected)
         self._uploads.apply(changes, refused=refused)
+        self._forget()
         self._tasks.finish(tasks, generation=report.generation, refused=refused, rejected=report.rejected)
+
+    def _forget(self) -> None:
+        """Remove what nothing needs any more: a document whose deletion has succeeded is gone from here, too."""
+        self._tasks.sweep(self._uploads)
+        self._is_forgotten = self._state.truncate_log()
 
     def _encoder(self, model: str) -> Encoder:
         if model not in self._encoders:

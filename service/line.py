@@ -2,6 +2,9 @@
 
 One thread answers. While it is busy questions gather, and it then takes what is there together; nothing waits on
 purpose. Questions asked alone go before those of a batch, of which some are taken each time all the same.
+
+Where the line is full a question is turned away, or it is answered by the instant encoder, if that is wanted. Some
+times as many may wait for that, because it takes a fraction of the time.
 """
 
 from __future__ import annotations
@@ -12,17 +15,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from index.answers import Answer, Question, answer_questions
+from index.answers import Answer, Question
 from index.errors import WhenceError
+from index.weights import EncoderName
 from service.departures import ClientGoneError
 from service.metrics import Metrics
 from service.problems import Problem
 from service.serving import Serving
+from service.settings import Overload, Settings
 
 logger = logging.getLogger(__name__)
 
+ENCODERS: tuple[EncoderName, ...] = ("instant", "full")  # in the order in which they answer: the quicker one first
+OVERFLOW = 4  # times the bound of the line
 MAX_TOGETHER = 16
 RESERVED_FOR_BATCHES = 4
 
@@ -30,6 +38,7 @@ RESERVED_FOR_BATCHES = 4
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     question: Question
+    encoder: EncoderName
     future: asyncio.Future[Answer]
     since: float
 
@@ -42,15 +51,29 @@ class Line:
         metrics: told of outcomes and times.
         bound: questions that may wait.
         deadline_s: after which a question is given up.
+        encoder: of questions that name none.
+        overload: what becomes of a question when the line is full.
     """
 
-    def __init__(self, serving: Serving, metrics: Metrics, *, bound: int, deadline_s: float) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        metrics: Metrics,
+        *,
+        bound: int,
+        deadline_s: float,
+        encoder: EncoderName = "full",
+        overload: Overload = "refuse",
+    ) -> None:
         self._serving = serving
         self._metrics = metrics
         self._bound = bound
         self._deadline_s = deadline_s
+        self._encoder = encoder
+        self._overload = overload
         self._singles: deque[_Waiting] = deque()
         self._batches: deque[_Waiting] = deque()
+        self._overflow: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
@@ -68,7 +91,7 @@ class Line:
             self._thread.join()
 
     def __len__(self) -> int:
-        return len(self._singles) + len(self._batches)
+        return len(self._singles) + len(self._batches) + len(self._overflow)
 
     async def ask(
         self, questions: Sequence[Question], *, gone: Callable[[], Awaitable[None]], is_counted: bool = True
@@ -89,14 +112,14 @@ class Line:
         """
         self._serving.manifest  # noqa: B018 (raises when nothing is served: no use in waiting for that)
         futures = self._admit(questions)
-        answering = asyncio.ensure_future(_all(futures))
+        answering: asyncio.Future[Any] = futures[0] if len(futures) == 1 else asyncio.ensure_future(_all(futures))
         leaving = asyncio.ensure_future(gone())
         try:
             done, _ = await asyncio.wait(
                 {answering, leaving}, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED
             )
             if answering in done:
-                answers = answering.result()
+                answers = [await future for future in futures]
                 for answer in answers if is_counted else ():
                     self._metrics.question("answered" if answer.answered else "unanswered")
                 return answers
@@ -109,17 +132,30 @@ class Line:
 
     def _admit(self, questions: Sequence[Question]) -> list[asyncio.Future[Answer]]:
         loop, now = asyncio.get_running_loop(), time.monotonic()
-        waiting = [_Waiting(question, loop.create_future(), now) for question in questions]
+        waiting = [
+            _Waiting(question, question.encoder or self._encoder, loop.create_future(), now) for question in questions
+        ]
         with self._changed:
-            if len(self) + len(waiting) > self._bound:
-                self._metrics.question("overloaded", len(waiting))
-                raise Problem(
-                    "overloaded", f"{len(self)} questions wait already, and {self._bound} may. Ask again in a moment."
-                )
-            (self._singles if len(waiting) == 1 else self._batches).extend(waiting)
+            if len(self._singles) + len(self._batches) + len(waiting) <= self._bound:
+                (self._singles if len(waiting) == 1 else self._batches).extend(waiting)
+            else:
+                self._admit_overflow(waiting)
             self._metrics.queue(len(self))
             self._changed.notify()
         return [each.future for each in waiting]
+
+    def _admit_overflow(self, waiting: Sequence[_Waiting]) -> None:
+        """Let questions that have no place in the line wait for the instant encoder.
+
+        Raises:
+            Problem: that is not wanted, there is none, or too many wait for it, too.
+        """
+        has_room = len(self._overflow) + len(waiting) <= OVERFLOW * self._bound
+        if self._overload == "refuse" or not has_room or not self._serving.has_instant:
+            self._metrics.question("overloaded", len(waiting))
+            may = self._bound if self._overload == "refuse" else (1 + OVERFLOW) * self._bound
+            raise Problem("overloaded", f"{len(self)} questions wait already, and {may} may. Ask again in a moment.")
+        self._overflow.extend(replace(each, encoder="instant") for each in waiting)
 
     def _given_up(self, count: int, *, has_left: bool) -> Exception:
         self._metrics.question("gone" if has_left else "deadline", count)
@@ -149,37 +185,53 @@ class Line:
 
     def _next(self) -> list[_Waiting]:
         reserved = min(RESERVED_FOR_BATCHES, len(self._batches))
-        singles = [self._singles.popleft() for _ in range(min(MAX_TOGETHER - reserved, len(self._singles)))]
-        return singles + [
-            self._batches.popleft() for _ in range(min(MAX_TOGETHER - len(singles), len(self._batches)))
-        ]
+        singles = _first(self._singles, MAX_TOGETHER - reserved)
+        batches = _first(self._batches, MAX_TOGETHER - len(singles))
+        return _first(self._overflow, MAX_TOGETHER) + singles + batches
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         started = time.monotonic()
         for each in batch:
             self._metrics.stage("waiting", started - each.since)
-        outcomes = self._outcomes(batch)
+        for encoder in ENCODERS:
+            of_encoder = [each for each in batch if each.encoder == encoder]
+            outcomes = self._outcomes(of_encoder, encoder) if of_encoder else ()
+            if not all(each.future.done() for each in of_encoder):
+                of_encoder[0].future.get_loop().call_soon_threadsafe(_deliver, of_encoder, outcomes)
         self._metrics.batch(len(batch))
         self._metrics.stage("answering", time.monotonic() - started)
-        if not all(each.future.done() for each in batch):
-            batch[0].future.get_loop().call_soon_threadsafe(_deliver, batch, outcomes)
 
-    def _outcomes(self, batch: Sequence[_Waiting]) -> Sequence[Answer | Exception]:
+    def _outcomes(self, batch: Sequence[_Waiting], encoder: EncoderName) -> Sequence[Answer | Exception]:
         try:
             with self._serving.lease() as served:
-                questions = [each.question for each in batch]
-                return answer_questions(
-                    served.generation, served.encoder, questions, weights=served.weights, reranker=served.reranker
-                )
+                return served.answer([each.question for each in batch], encoder)
         except (WhenceError, Problem) as error:
             return [error] * len(batch)
         except Exception as error:  # the edge of the thread: a mistake met by one question must not cost the others
             logger.exception("%d questions could not be answered", len(batch))
-            return [error] if len(batch) == 1 else [self._outcomes([each])[0] for each in batch]
+            return [error] if len(batch) == 1 else [self._outcomes([each], encoder)[0] for each in batch]
 
 
-async def _all(futures: Sequence[asyncio.Future[Answer]]) -> list[Answer]:
-    return [await future for future in futures]
+def _first(waiting: deque[_Waiting], count: int) -> list[_Waiting]:
+    """Take so many from the front, or what there is."""
+    return [waiting.popleft() for _ in range(min(count, len(waiting)))]
+
+
+def line_of(settings: Settings, serving: Serving, metrics: Metrics) -> Line:
+    """Make a line as the settings want it."""
+    return Line(
+        serving,
+        metrics,
+        bound=settings.queue,
+        deadline_s=settings.deadline,
+        encoder=settings.encoder,
+        overload=settings.overload,
+    )
+
+
+async def _all(futures: Sequence[asyncio.Future[Answer]]) -> None:
+    for future in futures:
+        await future
 
 
 def _deliver(batch: Sequence[_Waiting], outcomes: Sequence[Answer | Exception]) -> None:

@@ -24,7 +24,7 @@ from index.state import State
 from service.addresses import below
 from service.feedback import FeedbackStore
 from service.indexer import Indexer
-from service.line import Line
+from service.line import line_of
 from service.logs import configure_logging
 from service.mcp_server import Caller, Desk, make_server, uri_of
 from service.metrics import Metrics
@@ -43,9 +43,11 @@ def serve_stdio(settings: Settings) -> None:
     """Answer on standard input and output until the input is closed.
 
     Raises:
-        WhenceError: the state of the home is needed and cannot be opened, or there is no such reranker.
+        WhenceError: the state of the home is needed and cannot be opened, the home is another version's, or there is
+            no such reranker.
     """
     find_chosen_reranker(settings)
+    Home(settings.home).refuse_other_format()
     configure_logging(settings)
     # A thread waits for input, and only the end of the process ends it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -70,7 +72,7 @@ def _opened(settings: Settings) -> Iterator[Desk]:
         load_reranker=partial(load_chosen_reranker, settings),
         on_change=metrics.generation,
     )
-    line = Line(serving, metrics, bound=settings.queue, deadline_s=settings.deadline)
+    line = line_of(settings, serving, metrics)
     with ExitStack() as stack:
         if home.published_name() is None:
             stack.enter_context(_building(settings))

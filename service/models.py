@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from index.embeddings import Encoder, load_encoder
+from index.cpus import usable_cpus
+from index.embeddings import Encoder, QueryEncoder, load_encoder
+from index.generations import Generation
+from index.instant import instant_encoder
 from index.models import ModelFiles
 from index.reranking import Reranker, find_reranker, load_reranker
 from service.settings import Settings
@@ -11,12 +14,29 @@ from service.settings import Settings
 def load_model(settings: Settings, name: str, *, may_download: bool = False) -> Encoder:
     """Load the encoder of a model on the backend and from the cache that the settings name.
 
+    Where several processes answer they share the processors.
+
     Raises:
         ModelError: it cannot be found, loaded or exported.
     """
     return load_encoder(
-        name, cache_folder=settings.cache / "models", backend=settings.backend, may_download=may_download
+        name,
+        cache_folder=settings.cache / "models",
+        backend=settings.backend,
+        may_download=may_download,
+        threads=max(1, usable_cpus() // settings.workers),
     )
+
+
+def load_query_encoder(settings: Settings, generation: Generation) -> QueryEncoder:
+    """Load what the settings want questions to a generation to be encoded with.
+
+    Raises:
+        ModelError: it cannot be found, loaded or exported, or the model has no instant encoder.
+    """
+    if settings.encoder == "instant":
+        return instant_encoder(generation, name=settings.model)
+    return load_model(settings, settings.model or generation.manifest.model.name)
 
 
 def load_chosen_reranker(settings: Settings) -> Reranker | None:

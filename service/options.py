@@ -18,7 +18,10 @@ RerankerOption = Annotated[
         "--reranker", help="Cross-encoder that orders the first passages: a name or a folder (WHENCE_RERANKER)."
     ),
 ]
-BackendOption = Annotated[str | None, typer.Option("--backend", help="onnx or torch (WHENCE_BACKEND).")]
+BackendOption = Annotated[str | None, typer.Option("--backend", help="onnx, onnx-float32 or torch (WHENCE_BACKEND).")]
+EncoderOption = Annotated[
+    str | None, typer.Option("--encoder", help="What encodes questions: full or instant (WHENCE_ENCODER).")
+]
 TopKOption = Annotated[int | None, typer.Option("--top-k", help="Passages wanted, 1 to 100 (WHENCE_TOP_K).")]
 FilterOption = Annotated[
     list[str] | None,

@@ -38,13 +38,13 @@ def serve(settings: Settings) -> None:
     """Serve until the process is told to end (SIGINT, SIGTERM); requests under way are finished.
 
     Raises:
-        WhenceError: the address needs a key and there is none, it cannot be listened on, or the home's calibration
-            or the reranker cannot be used.
+        WhenceError: the address needs a key and there is none, it cannot be listened on, or the home, its
+            calibration or the reranker cannot be used.
     """
     find_chosen_reranker(settings)  # refused here rather than by every worker, as is a calibration
+    manifest = Home(settings.home).known_manifest()
     with State(settings.home) as state:
         refuse_to_bind(settings, KeyStore(state))
-    manifest = Home(settings.home).known_manifest()
     if manifest is not None:
         calibration_of(settings.home, manifest)
     configure_logging(settings)

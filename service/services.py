@@ -65,4 +65,8 @@ def services_of(request: Request) -> Services:
     return cast(Services, request.app.state.services)
 
 
-Here = Annotated[Services, Depends(services_of)]
+async def _here(request: Request) -> Services:
+    return services_of(request)  # in a coroutine, because a plain function would be called in a thread
+
+
+Here = Annotated[Services, Depends(_here)]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from index.answers import Question, answer_questions, check_model
+from index.answers import Answer, Question, answer_questions, check_model
 from index.calibration import weights_of
 from index.corpus import Corpus
 from index.embeddings import Encoder
-from index.errors import CalibrationError, WhenceError
+from index.errors import CalibrationError, QuestionError, WhenceError
 from index.generations import Generation, Home
+from index.instant import has_instant, instant_encoder
 from index.manifest import Manifest
 from index.reranking import Reranker
-from index.weights import Weights
+from index.weights import EncoderName, Weights
+from service.answer_cache import AnswerCache
 from service.problems import Problem
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class Served:
     Attributes:
         generation: one thread at a time may ask it.
         encoder: of its model.
+        instant: instant encoder for it; None when its model has none.
         weights: of scores and confidence; replaced when the home is calibrated.
         reranker: None when there is none.
         corpus: a second connection to its corpus, for reading documents beside the questions.
@@ -39,19 +42,55 @@ class Served:
         leases: how many use it now.
     """
 
-    def __init__(self, generation: Generation, encoder: Encoder, weights: Weights, reranker: Reranker | None) -> None:
+    def __init__(
+        self,
+        generation: Generation,
+        encoder: Encoder,
+        weights: Weights,
+        reranker: Reranker | None,
+        *,
+        cached_answers: int = 0,
+    ) -> None:
         self.generation = generation
         self.encoder = encoder
+        name = encoder.identity.name
+        self.instant = instant_encoder(generation, name=name) if has_instant(encoder.identity) else None
         self.weights = weights
         self.reranker = reranker
         self.corpus = Corpus(generation.folder / "corpus.sqlite")
         self.corpus_lock = threading.Lock()
         self.leases = 0
+        self._cached_answers = cached_answers
+        self._cache = AnswerCache(cached_answers)
 
     def close(self) -> None:
         """Close its files."""
         self.corpus.close()
         self.generation.close()
+
+    def recalibrate(self, weights: Weights) -> None:
+        """Use other weights from now on."""
+        self.weights = weights
+        # After them: an answer that is being made by the old ones goes into the old cache.
+        self._cache = AnswerCache(self._cached_answers)
+
+    def answer(self, questions: Sequence[Question], encoder: EncoderName) -> list[Answer]:
+        """Answer questions by one of its encoders; one that was answered a while ago gets the answer it got then.
+
+        Raises:
+            QuestionError: the instant encoder is wanted, and there is none.
+        """
+        return self._cache.answer(questions, encoder, lambda new: self._ask(new, encoder))
+
+    def _ask(self, questions: Sequence[Question], encoder: EncoderName) -> list[Answer]:
+        if encoder == "full":
+            return answer_questions(
+                self.generation, self.encoder, questions, weights=self.weights, reranker=self.reranker
+            )
+        if self.instant is None:
+            model = self.generation.manifest.model.name
+            raise QuestionError(f"There is no instant encoder for the model {model}. Ask with the encoder full.")
+        return answer_questions(self.generation, self.instant, questions, reranker=self.reranker)
 
 
 class Serving:
@@ -63,6 +102,7 @@ class Serving:
         home: to serve.
         load_encoder: gives the encoder of a model by its name.
         load_reranker: gives the reranker; None when there is none.
+        cached_answers: how many answers are kept, in case they are asked for again.
         on_change: told of each generation that is served from now on.
     """
 
@@ -72,11 +112,13 @@ class Serving:
         load_encoder: Callable[[str], Encoder],
         *,
         load_reranker: Callable[[], Reranker | None] = lambda: None,
+        cached_answers: int = 0,
         on_change: Callable[[Manifest], None],
     ) -> None:
         self._home = home
         self._load_encoder = load_encoder
         self._load_reranker = load_reranker
+        self._cached_answers = cached_answers
         self._on_change = on_change
         self._served: Served | None = None
         self._lock = threading.Lock()
@@ -90,6 +132,11 @@ class Serving:
     def is_ready(self) -> bool:
         """Whether a generation and its model are loaded and warm."""
         return self._served is not None
+
+    @property
+    def has_instant(self) -> bool:
+        """Whether there is an instant encoder for the generation that is served."""
+        return self._served is not None and self._served.instant is not None
 
     @property
     def manifest(self) -> Manifest:
@@ -192,7 +239,7 @@ class Serving:
             return
         self._refused_calibration = None
         if weights != served.weights:
-            served.weights = weights
+            served.recalibrate(weights)
             logger.info("Another calibration of the confidence is used")
 
     def _was_refused(self, name: str) -> bool:
@@ -208,15 +255,17 @@ class Serving:
             encoder = self._encoder_of(generation)
             reranker = self._load_reranker() if self._served is None else self._served.reranker
             answer_questions(generation, encoder, [WARM_UP], reranker=reranker)
-            return Served(generation, encoder, weights, reranker)
+            return Served(generation, encoder, weights, reranker, cached_answers=self._cached_answers)
         except BaseException:
             generation.close()
             raise
 
     def _encoder_of(self, generation: Generation) -> Encoder:
         model, served = generation.manifest.model, self._served
-        if served is not None and served.encoder.identity.files_sha256 == model.files_sha256:
-            return served.encoder
+        if served is not None:
+            present = served.encoder.identity
+            if (present.files_sha256, present.precision) == (model.files_sha256, model.precision):
+                return served.encoder
         encoder = self._load_encoder(model.name)
         check_model(generation, encoder)
         return encoder

@@ -14,12 +14,15 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from index.answers import DEFAULT_TOP_K, MAX_TOP_K
 from index.errors import WhenceError
 from index.generations import KEEP_GENERATIONS
+from index.weights import EncoderName
 
 MEGABYTE = 1_000_000
 Names = Annotated[tuple[str, ...], NoDecode]
 
 _LINK = re.compile(r"(?:https?://|mailto:|tel:)[^\s<>\"\\]+", re.IGNORECASE)
 _EMAIL = re.compile(r"[^\s@<>\":/]+@[^\s@<>\":/]+")
+
+Overload = Literal["refuse", "instant"]
 
 
 class Settings(BaseSettings):
@@ -41,7 +44,10 @@ class Settings(BaseSettings):
     reranker: str | None = Field(
         None, description="Cross-encoder that puts the first passages in its order: a name or a folder. Unset: none."
     )
-    backend: Literal["onnx", "torch"] = Field("onnx", description="What runs the model.")
+    backend: Literal["onnx", "onnx-float32", "torch"] = Field("onnx", description="What runs the model.")
+    encoder: EncoderName = Field(
+        "full", description="What encodes questions: full, the model, or instant, a table of its tokens."
+    )
     top_k: int = Field(DEFAULT_TOP_K, ge=1, le=MAX_TOP_K, description="Passages returned for a question.")
     min_confidence: float | None = Field(
         None, ge=0, le=1, description="Below it a question is not answered. Unset: the fitted threshold."
@@ -70,6 +76,10 @@ class Settings(BaseSettings):
         (), description="Origins whose pages may ask, separated by commas, such as https://docs.example.com."
     )
     queue: int = Field(512, ge=1, description="Questions that may wait; more are turned away.")
+    overload: Overload = Field(
+        "refuse", description="What becomes of a question when as many wait: 503, or the instant encoder answers it."
+    )
+    answer_cache: int = Field(256, ge=0, description="Answers kept in case they are asked for again; 0 keeps none.")
     deadline: float = Field(30.0, gt=0, description="Seconds after which a waiting question is given up.")
     max_body: int = Field(1 * MEGABYTE, ge=1_000, description="Bytes of a request's body that are read.")
     max_upload: int = Field(200 * MEGABYTE, ge=1_000, description="Bytes of an upload that are read.")

@@ -107,7 +107,7 @@ def expected_cells(answer: Answer) -> dict[str, Any]:
     record = plain(answer)
     quote = record["answer"] or {"text": None, "citation": None}
     citation = quote["citation"]
-    cells = {name: record[name] for name in ("question", "answered", "confidence", "generation")}
+    cells = {name: record[name] for name in ("question", "answered", "confidence", "generation", "encoder")}
     cells |= {"answer": quote["text"], "model": record["model"]["name"]}
     for name in ("start", "end", "first_line", "last_line", "page", "url"):
         cells[f"answer_{name}"] = citation and citation[name]

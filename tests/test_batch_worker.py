@@ -33,10 +33,10 @@ def work(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Work:
     folder, models = tmp_path_factory.mktemp("work"), cache_folder / "models"
     model = str(write_tiny_model(folder))
     home = Home(folder / "home")
-    sync(home, [MemorySource(TEXTS)], load_encoder(model, cache_folder=models))
+    sync(home, [MemorySource(TEXTS)], load_encoder(model, cache_folder=models, backend="onnx-float32"))
     with closing(home.open_current()) as generation:
         shape = Shape(OutputFormat.JSONL, top_k=1, fields=frozenset({"question", "answered"}))
-        return Work(generation.folder, model, models, "onnx", 1, None, None, default_weights(), shape)
+        return Work(generation.folder, model, models, "onnx-float32", "full", 1, None, None, default_weights(), shape)
 
 
 @pytest.fixture

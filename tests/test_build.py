@@ -437,7 +437,7 @@ def append_a_byte(home: Home) -> str:
 
 
 def names_set_aside(home: Home) -> list[str]:
-    return sorted(path.name.rpartition("-")[0] for path in (home.path / "damaged").iterdir())
+    return sorted(path.name.rsplit("-", 2)[0] for path in (home.path / "damaged").iterdir())
 
 
 def test_a_home_built_anew_keeps_the_sources_that_are_not_named(

@@ -207,11 +207,22 @@ def test_an_index_refuses_the_questions_of_another_model(whence: Whence, docs: P
     assert f"whence index --model {DEFAULT_MODEL}" in result.err
 
 
-def test_both_backends_give_the_same_words(whence: Whence, docs: Path) -> None:
-    whence("index", docs)
+def test_a_model_is_made_ready_before_it_is_needed(
+    whence: Whence, tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHENCE_CACHE", str(tmp_path))
+    done = whence("prepare", "--backend", "onnx-float32")
+    assert done.code == 0
+    assert f"Model {tiny_model} in float32, SHA-256 " in done.out
+    (folder,) = (tmp_path / "models").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["encoder.json", "model.onnx", "tokenizer.json"]
+
+
+def test_backends_of_one_precision_give_the_same_words(whence: Whence, docs: Path) -> None:
+    whence("index", docs, "--backend", "onnx-float32")
     onnx, torch = (
         whence("ask", "the red light", "--json", "--backend", backend, "--min-confidence", "0").record
-        for backend in ("onnx", "torch")
+        for backend in ("onnx-float32", "torch")
     )
     assert onnx["answer"] == torch["answer"]
 
@@ -296,7 +307,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, cache_fol
         (["ask", "what", "--top-k", "0"], "top_k is 0. Ask for 1 to 100 passages"),
         (["ask", "what", "--top-k", "many"], "Invalid value for '--top-k'"),
         (["ask", "what", "--min-confidence", "2"], "min_confidence is 2.0"),
-        (["ask", "what", "--backend", "gpu"], "gpu is not a backend; choose onnx or torch"),
+        (["ask", "what", "--backend", "gpu"], "gpu is not a backend; choose one of onnx, onnx-float32, torch"),
         (["ask", "what", "--filter", "router"], "The filter 'router' is not FIELD=VALUE"),
         (["ask", "what", "--filter", "=router"], "is not FIELD=VALUE"),
         (["ask", "what", "--filter", '{"product": '], "is not JSON"),
@@ -556,7 +567,7 @@ def test_the_status_says_what_the_index_holds(whence: Whence, docs: Path, tmp_pa
     assert whence("status").out == (
         f"{name}, published in {tmp_path / 'home'}\n"
         "2 documents, 3 chunks, 4 sentences; whole\n"
-        f"Model {tiny_model}, SHA-256 {record['model']['sha256']}\n"
+        f"Model {tiny_model} in int8, SHA-256 {record['model']['sha256']}\n"
         "Confidence as it ships\n"
         f"Source {docs}: 2 documents\n"
     )

@@ -5,30 +5,41 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sources_in_memory import MemorySource
 
 from index.build import sync
-from index.duplicates import OVERLAP, Duplicates, shingles_of
+from index.corpus import ChunkRecord, DocumentRecord
+from index.duplicates import groups_of_duplicates
 from index.embeddings import Encoder
 from index.generations import Home
+from index.sequences import SequenceWriter, TermSequences
+from index.shingles import OVERLAP
+from index.terms import every_term
 
 WORDS = [f"word{number}" for number in range(60)]
 
 
-class Texts:
-    """A corpus of nothing but texts, which counts how many were read."""
+def sequences_of(texts: Sequence[str], folder: Path) -> TermSequences:
+    """Write and open the sequences of chunks of one sentence each."""
+    writer = SequenceWriter(folder)
+    writer.add([a_chunk(text) for text in texts])
+    writer.finish()
+    return TermSequences.load(folder, np.arange(len(texts) + 1))
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
-        self.read = 0
 
-    def texts(self, rows: Sequence[int]) -> list[str]:
-        """Return texts by row."""
-        self.read += len(rows)
-        return [self._texts[row] for row in rows]
+def a_chunk(text: str) -> ChunkRecord:
+    document = DocumentRecord("a.md", "", "", "text/plain", "", 0, None, {}, {}, 0, 1)
+    return ChunkRecord(0, "", document, 0, len(text), 1, (), "Title", False, 0, ((0, len(text)),), (), text)
+
+
+def shingles(text: str) -> frozenset[tuple[str, ...]]:
+    """Return the runs of three terms of a text, as words."""
+    terms = every_term(text)
+    return frozenset(zip(terms, terms[1:], terms[2:], strict=False)) or frozenset([tuple(terms)])
 
 
 def variants(seed: int) -> list[str]:
@@ -52,9 +63,9 @@ def expected(texts: Sequence[str], rows: Sequence[int], at_most: int) -> list[li
     """Compare each text with the best one of every group."""
     groups: list[list[int]] = []
     for place, row in enumerate(rows):
-        own = shingles_of(texts[row])
+        own = shingles(texts[row])
         for group in groups:
-            other = shingles_of(texts[rows[group[0]]])
+            other = shingles(texts[rows[group[0]]])
             if len(own & other) >= OVERLAP * len(own | other):
                 group.append(place)
                 break
@@ -65,39 +76,37 @@ def expected(texts: Sequence[str], rows: Sequence[int], at_most: int) -> list[li
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_groups_are_those_of_comparing_every_pair(seed: int) -> None:
+def test_groups_are_those_of_comparing_every_pair(seed: int, tmp_path: Path) -> None:
     texts = variants(seed)
-    duplicates = Duplicates(Texts(texts), len(texts))  # type: ignore[arg-type]
+    sequences = sequences_of(texts, tmp_path)
     chosen = random.Random(seed)
     for at_most in (1, 3, 5, 100):
         rows = chosen.sample(range(len(texts)), k=chosen.choice([1, 40, len(texts)]))
-        found = duplicates.groups(np.array(rows), at_most=at_most)
+        found = groups_of_duplicates(sequences, np.array(rows), at_most=at_most)
         assert found == expected(texts, rows, at_most)
         assert any(len(group) > 1 for group in expected(texts, range(len(texts)), 100))
 
 
-def test_texts_that_exactly_reach_the_overlap_say_the_same() -> None:
+def test_texts_that_exactly_reach_the_overlap_say_the_same(tmp_path: Path) -> None:
     words = [f"w{number}" for number in range(11)]  # nine shingles
-    texts = [" ".join([*words, "x"]), " ".join(words), " ".join([*words, "x", "y"])]
-    duplicates = Duplicates(Texts(texts), 3)  # type: ignore[arg-type]
-    assert duplicates.groups(np.array([0, 1]), at_most=5) == [[0, 1]]  # nine of ten
-    assert duplicates.groups(np.array([2, 1]), at_most=5) == [[0], [1]]  # nine of eleven
+    sequences = sequences_of([" ".join([*words, "x"]), " ".join(words), " ".join([*words, "x", "y"])], tmp_path)
+    assert groups_of_duplicates(sequences, np.array([0, 1]), at_most=5) == [[0, 1]]  # nine of ten
+    assert groups_of_duplicates(sequences, np.array([2, 1]), at_most=5) == [[0], [1]]  # nine of eleven
 
 
-def test_a_text_that_resembles_nothing_is_read_once() -> None:
-    texts = Texts([" ".join(random.Random(seed).sample(WORDS, k=40)) for seed in range(50)])
-    duplicates = Duplicates(texts, 50)  # type: ignore[arg-type]
-    for _ in range(3):
-        assert len(duplicates.groups(np.arange(50), at_most=5)) == 5
-    assert texts.read == 50
+def test_the_title_above_does_not_count(tmp_path: Path) -> None:
+    sequences = sequences_of(["One two three.", "Title one two three."], tmp_path)
+    assert groups_of_duplicates(sequences, np.array([0, 1]), at_most=5) == [[0], [1]]
 
 
-def test_no_candidates_make_no_groups() -> None:
-    assert Duplicates(Texts([]), 0).groups(np.empty(0, np.int64), at_most=5) == []  # type: ignore[arg-type]
+def test_no_candidates_make_no_groups(tmp_path: Path) -> None:
+    assert groups_of_duplicates(sequences_of(["a"], tmp_path), np.empty(0, np.int64), at_most=5) == []
 
 
-def test_the_texts_of_a_corpus_come_in_the_order_asked_for(home: Home, encoder: Encoder) -> None:
-    sync(home, [MemorySource({"a.md": "First.\n", "b.md": "Second.\n", "c.md": "Third.\n"})], encoder)
+def test_sequences_that_are_kept_find_the_same_duplicates(home: Home, encoder: Encoder) -> None:
+    twin = "The red light means that there is no power in the whole house today.\n"
+    sync(home, [MemorySource({"b.md": twin, "c.md": "Something else is said here, and at some length.\n"})], encoder)
+    texts = {"a.md": twin, "b.md": twin, "c.md": "Something else is said here, and at some length.\n"}
+    assert sync(home, [MemorySource(texts)], encoder).encoded == 1
     with closing(home.open_current()) as generation:
-        assert generation.corpus.texts([2, 0, 2]) == ["Third.", "First.", "Third."]
-        assert generation.corpus.texts([]) == []
+        assert groups_of_duplicates(generation.sequences, np.array([1, 2, 0]), at_most=5) == [[0, 2], [1]]

@@ -1,8 +1,7 @@
-"""Both backends give a model's embeddings, with its prompts, and a question gets the same bits in any batch."""
+"""All backends give a model's embeddings, with its prompts, and a text gets the same bits in any batch."""
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import re
@@ -32,7 +31,7 @@ from index.embeddings import (
 from index.errors import ModelError
 from index.generations import Home
 from index.models import DEFAULT_MODEL, find_model
-from index.onnx_export import OnnxSession, exported_model
+from index.onnx_export import OnnxSession, Precision, exported_model
 
 QUESTION = "How much memory did Pingora save?"
 TEXTS = [
@@ -56,6 +55,11 @@ def tiny_encoder(tiny_model: Path, cache_folder: Path) -> Encoder:
 
 
 @pytest.fixture(scope="module")
+def exact_encoder(cache_folder: Path) -> Encoder:
+    return load_encoder(DEFAULT_MODEL, cache_folder=cache_folder / "models", backend="onnx-float32")
+
+
+@pytest.fixture(scope="module")
 def torch_encoder(cache_folder: Path) -> Encoder:
     return load_encoder(DEFAULT_MODEL, cache_folder=cache_folder / "models", backend="torch")
 
@@ -65,21 +69,32 @@ def test_the_embedding_of_a_known_question(encoder: Encoder) -> None:
     assert embedding.shape == (384,)
     assert embedding.dtype == np.float32
     expected = [0.108340, 0.039529, -0.034549, 0.010635, 0.038404, 0.017826]
+    np.testing.assert_allclose(embedding[:6], expected, atol=0.02)
+
+
+def test_in_float32_the_embedding_of_a_known_question_is_that_of_the_reference(exact_encoder: Encoder) -> None:
+    (embedding,) = exact_encoder.encode_queries([QUESTION])
+    expected = [0.108340, 0.039529, -0.034549, 0.010635, 0.038404, 0.017826]
     np.testing.assert_allclose(embedding[:6], expected, atol=2e-6)
 
 
 def test_the_identity_of_the_default_model(encoder: Encoder) -> None:
     model = find_model()
-    assert encoder.identity == ModelIdentity(DEFAULT_MODEL, model.sha256, model.files_sha256, 384, 256)
+    expected = ModelIdentity(DEFAULT_MODEL, model.sha256, model.files_sha256, 384, 256, precision="int8")
+    assert encoder.identity == expected
     assert encoder.tokenizer.max_tokens == 256
 
 
-def test_both_backends_agree_on_the_default_model(encoder: Encoder, torch_encoder: Encoder) -> None:
-    assert isinstance(encoder, OnnxEncoder)
+def test_all_backends_agree_on_the_default_model(
+    encoder: Encoder, exact_encoder: Encoder, torch_encoder: Encoder
+) -> None:
+    assert isinstance(exact_encoder, OnnxEncoder)
     assert isinstance(torch_encoder, TorchEncoder)
-    assert encoder.identity == torch_encoder.identity
-    np.testing.assert_allclose(encoder.encode_queries(TEXTS), torch_encoder.encode_queries(TEXTS), atol=1e-6)
-    np.testing.assert_allclose(encoder.encode_documents(TEXTS), torch_encoder.encode_documents(TEXTS), atol=1e-6)
+    assert exact_encoder.identity == torch_encoder.identity
+    for one in ("encode_queries", "encode_documents"):
+        reference, exact, integers = (getattr(each, one)(TEXTS) for each in (torch_encoder, exact_encoder, encoder))
+        np.testing.assert_allclose(exact, reference, atol=1e-6)
+        assert np.sum(integers * reference, axis=1).min() > 0.98
 
 
 def test_embeddings_have_unit_length(encoder: Encoder) -> None:
@@ -103,45 +118,6 @@ def test_a_question_gets_the_same_bits_alone_and_in_a_batch(
     assert together.tobytes() == np.stack(alone).tobytes()
 
 
-def test_questions_of_one_length_get_the_same_bits_together_and_alone(encoder: Encoder) -> None:
-    sentence = "how do I reset the password of the old router when its red light blinks twice a day"
-    words = sentence.split()
-    questions = [
-        " ".join([*words[first:], *words[:first]][:count]) for first in range(18) for count in (2, 7, 11, 18)
-    ]
-    together = encoder.encode_queries(questions)
-    alone = [encoder.encode_queries([question])[0] for question in questions]
-    assert together.tobytes() == np.stack(alone).tobytes()
-
-
-class RoundingSession:
-    """A model on a machine where batches round in another way."""
-
-    def __init__(self, session: OnnxSession) -> None:
-        self._session = session
-        self.sizes: list[int] = []
-        self.token_ids = session.token_ids
-
-    def embed(self, token_ids: list[list[int]]) -> Embeddings:
-        self.sizes.append(len(token_ids))
-        embeddings = self._session.embed(token_ids)
-        return embeddings if len(token_ids) == 1 else np.nextafter(embeddings, np.float32(1))
-
-
-def test_where_batches_change_bits_questions_are_encoded_one_at_a_time(
-    encoder: Encoder, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert isinstance(encoder, OnnxEncoder)
-    rounding = copy.copy(encoder)
-    vars(rounding).pop("_batches_keep_bits", None)
-    rounding._session = session = RoundingSession(encoder._session)  # type: ignore[assignment]
-    questions = ["What is it?", "Who was it?", "Where is it?"]
-    assert rounding.encode_queries(questions).tobytes() == encoder.encode_queries(questions).tobytes()
-    assert session.sizes[-3:] == [1, 1, 1]
-    assert "questions are encoded one at a time" in caplog.text
-    assert not agree(encoder, Shifted(encoder))
-
-
 class Shifted:
     """An encoder whose last bit is another one."""
 
@@ -155,19 +131,25 @@ class Shifted:
         return self._encoder.encode_documents(texts, on_progress=on_progress)
 
 
-def test_one_thread_gives_the_bits_of_all(encoder: Encoder, cache_folder: Path) -> None:
-    one = load_encoder(DEFAULT_MODEL, cache_folder=cache_folder / "models", threads=1)
+@pytest.mark.parametrize("backend", ["onnx", "onnx-float32"])
+def test_one_thread_gives_the_bits_of_all(cache_folder: Path, backend: str) -> None:
+    one, encoder = (
+        load_encoder(DEFAULT_MODEL, cache_folder=cache_folder / "models", backend=backend, threads=threads)
+        for threads in (1, None)
+    )
     assert agree(encoder, one)
+    assert not agree(encoder, Shifted(encoder))
     long = ["What does the red light of the router mean, and who can tell? " * count for count in (1, 2, 5, 12, 40)]
     assert one.encode_queries(long).tobytes() == encoder.encode_queries(long).tobytes()
 
 
-def test_documents_come_back_in_their_order_whatever_their_length(encoder: Encoder) -> None:
+def test_documents_come_back_in_their_order_whatever_their_length(encoder: Encoder, torch_encoder: Encoder) -> None:
     texts = [f"{'word ' * (position * 7 % 40)}number {position}" for position in range(BATCH_TEXTS + 10)]
-    together = encoder.encode_documents(texts)
+    together, by_torch = encoder.encode_documents(texts), torch_encoder.encode_documents(texts)
     for position in (0, 1, BATCH_TEXTS, len(texts) - 1):
-        (alone,) = encoder.encode_documents([texts[position]])
-        np.testing.assert_allclose(together[position], alone, atol=1e-6)
+        assert together[position].tobytes() == encoder.encode_documents([texts[position]])[0].tobytes()
+        (alone,) = torch_encoder.encode_documents([texts[position]])
+        np.testing.assert_allclose(by_torch[position], alone, atol=1e-6)
 
 
 def test_progress_counts_every_document_once(encoder: Encoder, torch_encoder: Encoder) -> None:
@@ -195,15 +177,15 @@ def test_the_end_of_a_long_question_counts(encoder: Encoder) -> None:
 
 
 def test_an_unknown_backend_is_refused(cache_folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"no backend 'gpu'\. Choose onnx or torch"):
+    with pytest.raises(ModelError, match=r"no backend 'gpu'\. Choose one of onnx, onnx-float32, torch"):
         load_encoder(DEFAULT_MODEL, cache_folder=cache_folder, backend="gpu")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("prompts", [{}, {"query": "query: ", "document": "passage: "}])
-def test_both_backends_agree_on_any_model(tmp_path: Path, pooling: str, prompts: dict[str, str]) -> None:
+def test_backends_agree_on_any_model(tmp_path: Path, pooling: str, prompts: dict[str, str]) -> None:
     name = str(write_tiny_model(tmp_path, pooling=pooling, prompts=prompts))
-    onnx = load_encoder(name, cache_folder=tmp_path / "cache")
+    onnx = load_encoder(name, cache_folder=tmp_path / "cache", backend="onnx-float32")
     torch = load_encoder(name, cache_folder=tmp_path / "cache", backend="torch")
     assert isinstance(onnx, OnnxEncoder)
     assert onnx.identity == torch.identity
@@ -298,12 +280,42 @@ def test_a_model_with_other_weights_is_another_model(tiny_encoder: Encoder, home
     generation.close()
 
 
+def test_questions_in_another_precision_are_refused(
+    encoder: Encoder, exact_encoder: Encoder, torch_encoder: Encoder, home: Home
+) -> None:
+    sync(home, [MemorySource({"a.md": "The red light means no power."})], exact_encoder)
+    generation = home.open_current()
+    assert answer_questions(generation, torch_encoder, [Question(QUESTION)])[0].passages
+    with pytest.raises(
+        ModelError, match=r"built in float32.*encoded in int8.*--backend onnx-float32.*--backend onnx$"
+    ):
+        answer_questions(generation, encoder, [Question(QUESTION)])
+    generation.close()
+    assert sync(home, [MemorySource({"a.md": "The red light means no power."})], encoder).encoded == 1
+    generation = home.open_current()
+    assert answer_questions(generation, encoder, [Question(QUESTION)])[0].passages
+    generation.close()
+
+
+def test_a_model_that_loses_too_much_in_integers_runs_in_float32(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Precision, "smallest_agreement", 0.999999)
+    encoder = load_encoder(str(tiny_model), cache_folder=tmp_path)
+    assert encoder.identity.precision == "float32"
+    assert "it runs in float32" in caplog.text
+    again = load_encoder(str(tiny_model), cache_folder=tmp_path)
+    exact = load_encoder(str(tiny_model), cache_folder=tmp_path, backend="onnx-float32")
+    assert encoder.encode_queries(TEXTS).tobytes() == again.encode_queries(TEXTS).tobytes()
+    assert encoder.encode_queries(TEXTS).tobytes() == exact.encode_queries(TEXTS).tobytes()
+
+
 def test_an_export_is_made_once(tiny_model: Path, tmp_path: Path) -> None:
     model = find_model(str(tiny_model))
-    first = exported_model(model, tmp_path)
+    first = exported_model(model, tmp_path, Precision.INT8)
     assert first is not None
     written = first.graph_path.stat().st_mtime_ns
-    assert exported_model(model, tmp_path) == first
+    assert exported_model(model, tmp_path, Precision.INT8) == first
     assert first.graph_path.stat().st_mtime_ns == written
     assert [path.name for path in tmp_path.iterdir()] == [first.folder.name]
 
@@ -314,7 +326,7 @@ def test_an_altered_export_is_made_anew(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, damage: str
 ) -> None:
     model = find_model(str(tiny_model))
-    exported = exported_model(model, tmp_path)
+    exported = exported_model(model, tmp_path, Precision.FLOAT32)
     assert exported is not None
     path = exported.folder / name
     whole = path.read_bytes()
@@ -322,12 +334,12 @@ def test_an_altered_export_is_made_anew(
         path.unlink()
     else:
         path.write_bytes({"altered": whole[:-9] + b"!" + whole[-8:], "emptied": b"", "nonsense": b"[1]"}[damage])
-    again = exported_model(model, tmp_path)
+    again = exported_model(model, tmp_path, Precision.FLOAT32)
     assert again == exported
     assert path.read_bytes() == whole
     assert ("was altered; it is made anew" in caplog.text) == (damage != "missing")
-    ids = OnnxSession(exported).token_ids(["the red light"])
-    assert OnnxSession(exported).embed(ids).shape == (1, DIMENSION)
+    (ids,) = OnnxSession(exported).token_ids(["the red light"])
+    assert OnnxSession(exported).embed(ids).shape == (DIMENSION,)
 
 
 def test_a_cache_folder_that_cannot_be_written_is_an_error(tiny_model: Path, tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ from index.manifest import FORMAT_VERSION, MANIFEST, Manifest, generation_name, 
 FILES = [
     "corpus.sqlite",
     "furniture.npy",
+    "instant/rows.npy",
+    "instant/scales.npy",
+    "instant/tokens.npy",
     "lexical/frequencies.npy",
     "lexical/lengths.npy",
     "lexical/offsets.npy",
@@ -33,9 +36,11 @@ FILES = [
     "lexical/term_ends.npy",
     "lexical/vocabulary.npy",
     "manifest.json",
+    "sentence_lengths.npy",
     "sentence_starts.npy",
     "sentences.npy",
     "sequences/questions.npy",
+    "sequences/shingles.npy",
     "sequences/starts.npy",
     "sequences/terms.npy",
     "vectors.faiss",
@@ -324,7 +329,7 @@ def test_another_format_version_is_refused_and_left_alone(filled: Home) -> None:
     manifest = replace(read_manifest(folder), format_version=FORMAT_VERSION + 1)
     (folder / MANIFEST).write_text(manifest.as_json())
     with pytest.raises(
-        GenerationError, match=r"has format version 3, this version of Whence reads 2\. Use the version"
+        GenerationError, match=r"has format version 4, this version of Whence reads 3\. Use the version"
     ):
         filled.open_current()
     assert not (filled.path / "damaged").exists()

@@ -117,6 +117,15 @@ def test_chosen_rows_are_scored_as_all_rows_are() -> None:
     assert index.query(query).scores(rows).tolist() == index.query(query).scores()[rows].tolist()
 
 
+def test_words_that_begin_alike_are_told_apart() -> None:
+    words = ["abcdefgh1", "abcdefgh22", "abcdefgh", "abcdef7", "abcdefgh2", "z9", "é8", "東京"]
+    index = LexicalIndex.from_texts(words)
+    for row, word in enumerate(words):
+        assert index.search(word, top_k=5)[0].tolist() == [row]
+    for missing in ("abcdefgh3", "abcdefgh21", "a1", "abcdefg1", "zz9", "京"):
+        assert index.search(missing, top_k=5)[0].tolist() == []
+
+
 def test_a_word_repeated_in_the_query_counts_once() -> None:
     index = LexicalIndex.from_texts(TEXTS)
     assert index.query("memory memory").scores().tolist() == index.query("memory").scores().tolist()

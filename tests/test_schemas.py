@@ -59,6 +59,7 @@ def test_an_answer_has_these_keys_in_this_order(answer: Answer) -> None:
         "passages",
         "generation",
         "model",
+        "encoder",
         "took_ms",
     ]
     assert list(record["answer"]) == ["text", "citation"]

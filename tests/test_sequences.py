@@ -142,5 +142,5 @@ def test_the_files_depend_on_the_documents_alone(encoder: Encoder, tmp_path: Pat
     router.write_text(TEXTS["router.md"], encoding="utf-8")
     sync(by_and_by, [Source(folder)], encoder)
     files = [sorted((home.open_current().folder / "sequences").iterdir()) for home in (at_once, by_and_by)]
-    assert [path.name for path in files[0]] == ["questions.npy", "starts.npy", "terms.npy"]
+    assert [path.name for path in files[0]] == ["questions.npy", "shingles.npy", "starts.npy", "terms.npy"]
     assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]

@@ -207,4 +207,4 @@ def test_a_port_that_is_taken_is_named(served_home: Path, cache_folder: Path) ->
 
 def test_a_home_that_cannot_be_written_is_named(cache_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    assert "state.sqlite cannot be used" in refused(cache_folder, "--home", str(tmp_path / "file"))
+    assert "It must be a folder that this user may read" in refused(cache_folder, "--home", str(tmp_path / "file"))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, QuestionError
-from index.vectors import ChunkVectors, SentenceVectors, open_array, quantise, slices
+from index.vectors import ChunkVectors, SentenceVectors, lengths_of, open_array, quantise, slices
 
 
 def unit_rows(count: int, dimension: int, *, seed: int = 0) -> Embeddings:
@@ -24,6 +24,12 @@ def indexed(halves: NDArray[np.float16]) -> ChunkVectors:
     vectors = ChunkVectors.zeros(*halves.shape)
     vectors.halves[:] = halves
     return vectors
+
+
+def stored(embeddings: Embeddings, starts: NDArray[np.int64]) -> SentenceVectors:
+    """Return embeddings of sentences as a generation keeps them."""
+    quantised = quantise(embeddings)
+    return SentenceVectors(quantised, lengths_of(quantised, np.arange(len(quantised))), starts)
 
 
 def with_repeats(count: int, times: int, dimension: int) -> NDArray[np.float16]:
@@ -158,7 +164,7 @@ def test_similarities_of_given_rows_are_in_the_order_asked_for() -> None:
 def test_one_byte_for_each_dimension_keeps_a_cosine_to_two_decimals() -> None:
     embeddings = unit_rows(200, 384)
     query = unit_rows(1, 384, seed=6)[0]
-    sentences = SentenceVectors(quantise(embeddings), np.arange(201))
+    sentences = stored(embeddings, np.arange(201))
     similarities, _ = sentences.similarities(query, np.arange(200))
     np.testing.assert_allclose(similarities, embeddings @ query, atol=5e-3)
 
@@ -171,7 +177,7 @@ def test_the_largest_component_of_a_quantised_row_is_127() -> None:
 
 def test_sentences_of_chunks_come_one_chunk_after_another() -> None:
     embeddings = np.eye(6, 8, dtype=np.float32)
-    sentences = SentenceVectors(quantise(embeddings), np.array([0, 2, 3, 6]))
+    sentences = stored(embeddings, np.array([0, 2, 3, 6]))
     similarities, bounds = sentences.similarities(np.arange(8, dtype=np.float32), np.array([2, 0]))
     assert bounds.tolist() == [0, 3, 5]
     assert similarities.tolist() == [3.0, 4.0, 5.0, 0.0, 1.0]

@@ -7,7 +7,9 @@ document types, entities or network.
 from __future__ import annotations
 
 import io
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -32,6 +34,9 @@ _DAMAGE: tuple[type[Exception], ...] = (
     NotImplementedError,
     OSError,
     OverflowError,
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
 )
 # The libraries have no errors of their own for most damage: what comes out is whatever they stumble over.
 _STUMBLES: tuple[type[Exception], ...] = (

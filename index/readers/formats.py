@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import codecs
 import io
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -109,7 +111,18 @@ _UNSUPPORTED = tuple(
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _ZIP_FOLDERS = {"word": "docx", "ppt": "pptx", "xl": "xlsx"}
 _ZIP_TYPES = {b"application/epub+zip": "epub", f"{_OPEN_DOCUMENT}.text".encode(): "odt"}
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, OverflowError, NotImplementedError, RuntimeError)
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    OSError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 _HEAD_BYTES = 8_192
 _PDF_MARK = b"%PDF-"

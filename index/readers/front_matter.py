@@ -30,10 +30,9 @@ def front_matter(text: str) -> tuple[dict[str, MetadataValue], int]:
     if fenced is None:
         return {}, 0
     values = _parse(fenced.group(1))
-    if not isinstance(values, dict):
+    if values is None:
         return {}, 0
-    kept = {str(name): _plain(value) for name, value in values.items()}
-    return {name: value for name, value in kept.items() if value is not None}, fenced.end()
+    return {name: value for name, value in values.items() if value is not None}, fenced.end()
 
 
 def front_title(metadata: dict[str, MetadataValue]) -> str | None:
@@ -43,10 +42,13 @@ def front_title(metadata: dict[str, MetadataValue]) -> str | None:
     return title or None
 
 
-def _parse(source: str) -> Any:
+def _parse(source: str) -> dict[str, MetadataValue | None] | None:
     try:
-        return yaml.safe_load(source)
-    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date such as 2021-13-45
+        values = yaml.safe_load(source)
+        if not isinstance(values, dict):
+            return None
+        return {_encodable(str(name)): _plain(value) for name, value in values.items()}
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: the date 2021-13-45, or thousands of digits
         return None
 
 
@@ -64,8 +66,13 @@ def _scalar(value: Any) -> str | int | float | bool | None:
     if isinstance(value, int) and abs(value) >= 2**63:  # more than a database column holds
         return str(value)
     if isinstance(value, str):
-        return value.encode(errors="replace").decode()  # an escape may have made half a surrogate pair
+        return _encodable(value)
     return value if isinstance(value, (int, float)) else None
+
+
+def _encodable(text: str) -> str:
+    """Replace halves of surrogate pairs, which an escape may have made."""
+    return text.encode(errors="replace").decode()
 
 
 def _plain_list(values: list[Any]) -> MetadataValue | None:

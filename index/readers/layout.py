@@ -36,10 +36,11 @@ _FIRST_SENTENCE = re.compile(r".*?(?:[.!?…][\"'”’»)\]]*(?=\s+[^\s\da-z])|
 _CAPTION = re.compile(r"(?:fig(?:ure|\.)?|table|tab\.|abb(?:ildung|\.)|tabelle|listing)\s*\d+", re.IGNORECASE)
 _NUMBERED_TITLE = re.compile(r"\d{1,2}(?:\.\d{1,2}){1,3}\.?\s+[^\W\d_]")
 _PAGE_NUMBER = re.compile(
-    r"(?:page|seite|p\.)?\s*[-–—]?\s*(?:\d{1,4}|[ivxl]{1,6})\s*[-–—]?\s*(?:(?:of|von|/)\s*\d{1,4})?",
+    r"(?:page|seite|p\.)?\s*+[-–—]?\s*+(?:\d{1,4}|[ivxl]{1,6})\s*+[-–—]?\s*+(?:(?:of|von|/)\s*+\d{1,4})?",
     re.IGNORECASE,
 )
-_BROKEN_WORD = re.compile(rf"([^\s{HYPHEN}]*){HYPHEN}\s*([^\s{HYPHEN}]*)")
+# The bound is beyond any word: looking ahead from every letter of a line without spaces would take long.
+_BROKEN_WORD = re.compile(rf"([^\s{HYPHEN}]{{0,100}}){HYPHEN}\s*([^\s{HYPHEN}]*)")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")  # Chinese and Japanese
 

@@ -114,7 +114,7 @@ def _metadata(message: Message, parts: list[Message]) -> dict[str, MetadataValue
 def _date(value: str) -> str:
     try:
         return parsedate_to_datetime(value).isoformat()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # overflow: of an hour or a time zone
         return value
 
 

@@ -61,7 +61,7 @@ def _write_cell(cell: dict[str, Any], builder: ContentBuilder) -> None:
         copy_blocks(markdown.parse(source), builder)
     elif kind == "heading":  # format 3
         level = str(cell.get("level", 1))
-        builder.add(BlockKind.HEADING, source, level=min(int(level), 6) if level.isdecimal() and level != "0" else 1)
+        builder.add(BlockKind.HEADING, source, level=max(1, min(int(level[:9]), 6)) if level.isdecimal() else 1)
     else:
         builder.add(BlockKind.CODE, source)
     outputs = cell.get("outputs")

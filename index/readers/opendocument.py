@@ -180,7 +180,7 @@ def _strings(element: etree._Element) -> Iterator[str]:
 def _number(element: etree._Element, name: str) -> int:
     """Return a number attribute, at least 1."""
     value = element.get(_tag(name), "1")
-    return max(1, int(value)) if value.isdecimal() else 1
+    return max(1, int(value[:9])) if value.isdecimal() else 1
 
 
 def _ancestors(element: etree._Element, top: etree._Element) -> Iterator[etree._Element]:

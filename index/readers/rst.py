@@ -25,7 +25,7 @@ _FIELD = re.compile(r"\s*:(?![:\s])((?:[^:]|:(?=\S))+):(?:\s+|$)")
 _BULLET = re.compile(r"\s*[-*+•‣⁃](?:\s+|$)")
 _ENUMERATOR = re.compile(r"\s*\(?(?:\d+|#|[a-zA-Z]|[ivxlcdm]+|[IVXLCDM]+)[.)]\s+\S")
 _SIMPLE_BORDER = re.compile(r"\s*=+(?:[ \t]+=+)+\s*")
-_SIMPLE_RULE = re.compile(r"\s*(?:=+[ \t=]*|-+[ \t-]*)")
+_SIMPLE_RULE = re.compile(r"\s*(?:=[ \t=]*|-[ \t-]*)")
 _GRID_RULE = re.compile(r"\s*\+(?:[-=]+\+)+\s*")
 _GRID_LINE = re.compile(r"\s*[+|]")
 _MARKUP = (

@@ -20,7 +20,7 @@ from index.readers.text import canonical_text, clean
 PAUSE_S = 3.0
 PARAGRAPH_CHARS = 600
 
-_VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*+)?\s++([^<>]++)>")
 _TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _NEW_SPEAKER = re.compile(r"(?:>>|[-–—]\s*(?=\S)|[^\W\d_][\w .'-]{0,30}:\s)")
 _SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’»)\]]*$")

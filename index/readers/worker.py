@@ -29,12 +29,13 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar, cast
 
+from index.cpus import usable_cpus
 from index.documents import Block, BlockKind, Content
 from index.errors import DocumentError
 from index.readers.files import open_file
 from index.readers.limits import Limits
 
-PROCESSES = min(2, os.cpu_count() or 1)
+PROCESSES = min(2, usable_cpus())
 
 _ROOT = Path(__file__).parents[2]  # the folder that holds the package, installed or not
 _MAX_SPANS = 1_000_000  # blocks, items and rows of one file; the parent has to hold them

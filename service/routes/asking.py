@@ -59,6 +59,7 @@ async def ask_by_address(asked: Annotated[AskQuery, Query()], request: Request, 
         top_k=asked.top_k,
         filters=parse_filters(asked.filter),
         min_confidence=asked.min_confidence,
+        encoder=asked.encoder,
     )
     return await _answer(_question(body, services), request, services)
 
@@ -109,6 +110,7 @@ def _question(body: AskJson, services: Services) -> Question:
         top_k=settings.top_k if body.top_k is None else body.top_k,
         filters=body.filters,
         min_confidence=settings.min_confidence if body.min_confidence is None else body.min_confidence,
+        encoder=body.encoder,
     )
 
 

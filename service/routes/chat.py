@@ -53,7 +53,8 @@ async def chat(body: ChatJson, request: Request, services: Here) -> Response:
     """
     gone = departure(request)
     messages = [_message(message) for message in body.messages]
-    turn = await understand(messages, services, Wanted(top_k=body.top_k, filters=body.filters), gone=gone)
+    wanted = Wanted(top_k=body.top_k, filters=body.filters, encoder=body.encoder)
+    turn = await understand(messages, services, wanted, gone=gone)
     if not wants_events(request):
         reply = await _reply(turn, request, services)
         return Response(reply.model_dump_json(), headers=VARY, media_type="application/json")

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from index.answers import Answer, CitedPassage, Quote
 from index.citations import Citation, Verification
+from index.weights import EncoderName
 from service.schemas.base import Milliseconds, RequestSchema, Schema, Score, is_none
 
 MAX_BATCH = 256
@@ -118,6 +119,9 @@ class AnswerJson(Schema):
     passages: list[PassageJson]
     generation: str
     model: ModelJson
+    encoder: EncoderName = Field(
+        description="What encoded the question: the model, or a table of its tokens, which is faster and less exact."
+    )
     reranker: ModelJson | None = Field(
         None, description="In whose order the passages are, if one is used.", exclude_if=is_none
     )
@@ -134,6 +138,7 @@ class AnswerJson(Schema):
             passages=[PassageJson.of(passage) for passage in answer.passages],
             generation=answer.generation,
             model=ModelJson(name=answer.model_name, sha256=answer.model_sha256),
+            encoder=answer.encoder,
             reranker=answer.reranker and ModelJson.model_validate(answer.reranker),
             took_ms=answer.took_ms,
         )
@@ -152,6 +157,9 @@ class AskJson(RequestSchema):
     min_confidence: float | None = Field(
         None, description="Below it the question is not answered, 0 to 1; the fitted threshold if unset."
     )
+    encoder: EncoderName | None = Field(
+        None, description="What is to encode it: full or instant; full unless the service is set otherwise."
+    )
 
 
 class AskQuery(BaseModel):
@@ -163,6 +171,7 @@ class AskQuery(BaseModel):
     top_k: int | None = Field(None, description="Passages wanted, 1 to 100.")
     filter: list[str] = Field([], description="FIELD=VALUE, or a JSON object of filters; may be repeated.")
     min_confidence: float | None = Field(None, description="Below it the question is not answered, 0 to 1.")
+    encoder: EncoderName | None = Field(None, description="What is to encode the question: full or instant.")
 
 
 class AskBatchJson(RequestSchema):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from index.weights import EncoderName
 from service.schemas.base import Schema
 from service.schemas.operations import ModelIdentityJson, RerankerJson
 
@@ -23,6 +24,7 @@ class BatchSettingsJson(Schema):
     min_confidence: float | None
     filters: dict[str, Any]
     backend: str
+    encoder: EncoderName
     field: str | None
     encoding: str
     format: str

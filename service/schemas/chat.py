@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from index.answers import MAX_QUESTION_CHARS
 from index.conversation import MAX_HEADING_CHARS, Topic
+from index.weights import EncoderName
 from service.schemas.answers import AnswerJson, ModelJson, PassageJson, QuoteJson
 from service.schemas.base import RequestSchema, Schema, Score
 
@@ -55,6 +56,7 @@ class ChatJson(RequestSchema):
     filters: dict[str, Any] | None = Field(
         None, description="As for a question.", examples=[{"doc_id": {"prefix": "rust-"}}]
     )
+    encoder: EncoderName | None = Field(None, description="As for a question.")
 
     @model_validator(mode="after")
     def _ends_with_the_user(self) -> Self:

@@ -44,6 +44,14 @@ class ModelIdentityJson(ModelJson):
     max_tokens: int
     query_prompt: str
     document_prompt: str
+    precision: str
+
+
+class DenseSearchJson(Schema):
+    """How chunks are searched by embedding; `oversampling` is 0 for exact search, and `recall` then 1."""
+
+    oversampling: int
+    recall: float
 
 
 class SourceJson(Schema):
@@ -78,6 +86,7 @@ class StatusJson(Schema):
     sentences: int
     sources: list[SourceJson]
     files: dict[str, FileJson]
+    dense: DenseSearchJson
     calibration: CalibrationJson | None  # None when the confidence is as it ships
     reranker: RerankerJson | None  # None when the settings name none
 
