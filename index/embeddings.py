@@ -5,8 +5,7 @@ by ONNX Runtime, which needs neither torch nor transformers in the process: in 8
 gives the embeddings of the reference to within rounding.
 
 Texts go through ONNX Runtime one at a time. Padding would be wasted work, and 8-bit arithmetic is scaled over all
-that is computed together: a text gets its embedding whatever else is encoded, in whatever order and with however
-many threads.
+that is computed together: a text gets its embedding whatever else is encoded, and in whatever order.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -26,7 +24,7 @@ from index.cpus import usable_cpus
 from index.documents import Span
 from index.errors import ModelError
 from index.models import Architecture, ModelFiles, architecture_of, find_model, load_reference, tokenizer_of
-from index.onnx_export import PROBES, ExportedModel, OnnxSession, Precision, exported_model
+from index.onnx_export import ExportedModel, OnnxSession, Precision, exported_model
 
 Embeddings = NDArray[np.float32]
 OnProgress = Callable[[int], None]
@@ -39,8 +37,6 @@ BATCH_TOKENS = 2_048
 BATCH_TEXTS = 64
 # Texts after which progress is told.
 PROGRESS_TEXTS = 16
-# Lengths in words for which two encoders are compared.
-PROBED_WORDS = (1, 3, 6, 10, 15, 21, 28, 36)
 
 
 @dataclass(frozen=True)
@@ -134,9 +130,7 @@ class Encoder(QueryEncoder, Protocol):
         """
 
 
-def load_encoder(
-    name: str, *, cache_folder: Path, backend: str = "onnx", may_download: bool = False, threads: int | None = None
-) -> Encoder:
+def load_encoder(name: str, *, cache_folder: Path, backend: str = "onnx", may_download: bool = False) -> Encoder:
     """Load a model's encoder.
 
     Args:
@@ -145,8 +139,6 @@ def load_encoder(
         backend: "onnx" for 8-bit integers, about twice as fast; "onnx-float32"; or "torch" for the reference
             implementation.
         may_download: see `find_model`.
-        threads: that ONNX Runtime may use for a question; None for one on each core. torch has always as many as
-            there are cores: its bits depend on it.
 
     Raises:
         ModelError: the model cannot be found, loaded or exported, or the backend is unknown.
@@ -158,34 +150,25 @@ def load_encoder(
         precision = Precision.INT8 if backend == "onnx" else Precision.FLOAT32
         exported = exported_model(model, cache_folder, precision)
         if exported is not None:
-            return OnnxEncoder(model, exported, threads=threads)
+            return OnnxEncoder(model, exported)
     return TorchEncoder(model)
 
 
-def agree(one: Encoder, other: Encoder) -> bool:
-    """Whether two encoders of one model, say with other numbers of threads, give the same bits on probes."""
-    words = max(PROBES, key=len).split()
-    probes = [" ".join(words[:count]) for count in PROBED_WORDS]
-    return one.encode_queries(probes).tobytes() == other.encode_queries(probes).tobytes()
-
-
 class OnnxEncoder:
-    """Encodes with ONNX Runtime on the CPU."""
+    """Encodes with ONNX Runtime: a question in one thread, documents in as many as there are processors."""
 
-    def __init__(self, model: ModelFiles, exported: ExportedModel, *, threads: int | None = None) -> None:
+    def __init__(self, model: ModelFiles, exported: ExportedModel) -> None:
         self.identity = _identity(model, exported.architecture, exported.precision)
         self.tokenizer = ModelTokenizer(Tokenizer.from_file(str(exported.tokenizer_path)), self.identity)
-        self._exported = exported
-        self._threads = threads or usable_cpus()
-        self._session = OnnxSession(exported, threads=self._threads)
+        self._session = OnnxSession(exported)
 
     def encode_documents(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Embeddings:
         """See `Encoder.encode_documents`."""
         token_ids = self._session.token_ids([self.identity.document_prompt + text for text in texts])
         embeddings = np.empty((len(token_ids), self.identity.dimension), dtype=np.float32)
-        session, done = self._bulk_session, 0
+        done = 0
         with ThreadPoolExecutor(usable_cpus()) as pool:
-            for position, embedding in enumerate(pool.map(session.embed, token_ids)):
+            for position, embedding in enumerate(pool.map(self._session.embed, token_ids)):
                 embeddings[position] = embedding
                 if on_progress is not None and (position + 1 - done == PROGRESS_TEXTS or position + 1 == len(texts)):
                     on_progress(position + 1 - done)
@@ -200,11 +183,6 @@ class OnnxEncoder:
         for position, ids in enumerate(self._session.token_ids(prompted)):
             embeddings[position] = self._session.embed(ids)
         return _mean_of_groups(embeddings, [len(group) for group in windows])
-
-    @cached_property
-    def _bulk_session(self) -> OnnxSession:
-        """For many texts one thread for each of them: threads that share a text wait for each other."""
-        return self._session if self._threads == 1 else OnnxSession(self._exported, threads=1)
 
 
 class TorchEncoder:

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import IO, Any, Self, cast
 
 from index.answers import Answer, Question, answer_questions, check_model
-from index.embeddings import OnnxEncoder, QueryEncoder, agree, load_encoder
+from index.embeddings import QueryEncoder, TorchEncoder, load_encoder
 from index.errors import GenerationError, WhenceError
 from index.filters import Filters
 from index.generations import Generation
@@ -71,15 +71,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Loading:
-    """A child may load the model.
-
-    Attributes:
-        threads: that one encoding may use; None for one on each core.
-        is_checked: whether it is known that their number does not matter to the bits of an embedding.
-    """
-
-    threads: int | None
-    is_checked: bool
+    """A child may load the model."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +136,10 @@ class Worker:
         self.block = block
         self._send(list(questions))
 
-    def load(self, loading: Loading) -> None:
+    def load(self) -> None:
         """Have it load the model; it must have opened the generation."""
         self.is_busy = True
-        self._send(loading)
+        self._send(Loading())
 
     def receive(self) -> Opened | Ready | list[Outcome]:
         """Return its next message, waiting for it.
@@ -250,14 +242,14 @@ class Workers:
         for worker in self._workers:
             worker.receive()
         first, *others = self._workers
-        first.load(Loading(threads=None if count == 1 else 1, is_checked=count == 1))
+        first.load()
         ready = first.receive()
         if isinstance(ready, Ready) and ready.is_alone:
             self._workers = [first]
             _end(others)
         else:
             for worker in others:
-                worker.load(Loading(threads=1, is_checked=True))
+                worker.load()
 
 
 def _end(workers: Sequence[Worker]) -> None:
@@ -276,7 +268,8 @@ def main() -> None:
         try:
             answerer = Answerer(inbox.recv())
             outbox.send(Opened())
-            outbox.send(answerer.load(inbox.recv()))
+            inbox.recv()  # it may load
+            outbox.send(answerer.load())
         except WhenceError as error:
             outbox.send(Failure(str(error)))
             return
@@ -305,16 +298,16 @@ class Answerer:
                 "It may have been pruned; run the command again."
             ) from exc
 
-    def load(self, loading: Loading) -> Ready:
-        """Load the model, and the reranker.
+    def load(self) -> Ready:
+        """Load the model, and the reranker. What torch runs has all cores: its bits depend on their number.
 
         Raises:
             ModelError: one of them cannot be loaded, or the model is not the generation's.
         """
-        self._encoder, is_alone = _encoder(self._work, self._generation, loading)
+        self._encoder = _encoder(self._work, self._generation)
         check_model(self._generation, self._encoder)
         self._reranker = load_reranker(self._work.reranker) if self._work.reranker else None
-        return Ready(is_alone)
+        return Ready(is_alone=self._reranker is not None or isinstance(self._encoder, TorchEncoder))
 
     def answer(self, questions: Sequence[str]) -> list[Outcome] | Failure:
         """Answer questions; a mistake of ours that is met by one of them costs only that one."""
@@ -348,22 +341,10 @@ class Answerer:
         return Outcome(self._output.render(answer), answer.answered)
 
 
-def _encoder(work: Work, generation: Generation, loading: Loading) -> tuple[QueryEncoder, bool]:
-    """Load the encoder, and tell whether it must have all cores.
-
-    A question must get the same bits as where it is asked alone, with all cores. ONNX Runtime gives them with one
-    thread too, on every machine that we know; that is tried out. torch, which also runs a reranker, does not.
-    """
+def _encoder(work: Work, generation: Generation) -> QueryEncoder:
     if work.encoder == "instant":
-        return instant_encoder(generation, name=work.model), work.reranker is not None
-    encoder = load_encoder(work.model, cache_folder=work.models, backend=work.backend, threads=loading.threads)
-    needs_torch = work.reranker is not None or not isinstance(encoder, OnnxEncoder)
-    if loading.is_checked:
-        return encoder, needs_torch
-    on_all_cores = load_encoder(work.model, cache_folder=work.models, backend=work.backend)
-    if not needs_torch and agree(encoder, on_all_cores):
-        return encoder, False
-    return on_all_cores, True
+        return instant_encoder(generation, name=work.model)
+    return load_encoder(work.model, cache_folder=work.models, backend=work.backend)
 
 
 def _take_over_pipes() -> tuple[Connection, Connection]:

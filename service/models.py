@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from index.cpus import usable_cpus
 from index.embeddings import Encoder, QueryEncoder, load_encoder
 from index.generations import Generation
 from index.instant import instant_encoder
@@ -14,17 +13,11 @@ from service.settings import Settings
 def load_model(settings: Settings, name: str, *, may_download: bool = False) -> Encoder:
     """Load the encoder of a model on the backend and from the cache that the settings name.
 
-    Where several processes answer they share the processors.
-
     Raises:
         ModelError: it cannot be found, loaded or exported.
     """
     return load_encoder(
-        name,
-        cache_folder=settings.cache / "models",
-        backend=settings.backend,
-        may_download=may_download,
-        threads=max(1, usable_cpus() // settings.workers),
+        name, cache_folder=settings.cache / "models", backend=settings.backend, may_download=may_download
     )
 
 

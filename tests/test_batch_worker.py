@@ -20,11 +20,10 @@ from index.generations import Home
 from index.weights import default_weights
 from service.batch_formats import OutputFormat
 from service.batch_output import JsonLines, Shape
-from service.batch_worker import Answerer, Failure, Loading, Opened, Outcome, Ready, Work, Worker, Workers
+from service.batch_worker import Answerer, Failure, Opened, Outcome, Ready, Work, Worker, Workers
 
 TEXTS = {"router.md": "The red light of the router means that there is no power.\n"}
 QUESTION = "What does the red light mean?"
-ONE_THREAD = Loading(threads=1, is_checked=True)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Work:
 @pytest.fixture
 def answerer(work: Work) -> Answerer:
     answerer = Answerer(work)
-    answerer.load(ONE_THREAD)
+    answerer.load()
     return answerer
 
 
@@ -80,14 +79,14 @@ def test_what_no_question_is_to_blame_for_ends_it(answerer: Answerer) -> None:
 
 def test_torch_has_all_cores_because_its_bits_depend_on_them(work: Work) -> None:
     alone = Answerer(replace(work, backend="torch"))
-    assert alone.load(Loading(threads=1, is_checked=False)) == Ready(is_alone=True)
-    assert Answerer(work).load(Loading(threads=1, is_checked=False)) == Ready(is_alone=False)
+    assert alone.load() == Ready(is_alone=True)
+    assert Answerer(work).load() == Ready(is_alone=False)
 
 
 def test_another_model_than_the_generations_is_refused(work: Work, tmp_path: Path) -> None:
     other = str(write_tiny_model(tmp_path, seed=1))
     with pytest.raises(ModelError, match="The index was built with the model"):
-        Answerer(replace(work, model=other)).load(ONE_THREAD)
+        Answerer(replace(work, model=other)).load()
     with pytest.raises(WhenceError, match="The index was built with the model"):
         Workers(replace(work, model=other), 1)
 
@@ -112,7 +111,7 @@ def worker(work: Work) -> Iterator[Worker]:
 
 def test_a_process_answers_block_after_block(worker: Worker) -> None:
     assert worker.receive() == Opened()
-    worker.load(ONE_THREAD)
+    worker.load()
     assert worker.is_busy
     assert worker.receive() == Ready(is_alone=False)
     for questions in ([QUESTION], ["Who? " * 800] * 64, ["Who?"]):

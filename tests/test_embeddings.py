@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,11 @@ from index.answers import Question, answer_questions
 from index.build import sync
 from index.embeddings import (
     BATCH_TEXTS,
-    Embeddings,
     Encoder,
     ModelIdentity,
     ModelTokenizer,
     OnnxEncoder,
-    OnProgress,
     TorchEncoder,
-    agree,
     load_encoder,
 )
 from index.errors import ModelError
@@ -116,31 +112,6 @@ def test_a_question_gets_the_same_bits_alone_and_in_a_batch(
     together = each.encode_queries(TEXTS)
     alone = [each.encode_queries([text])[0] for text in TEXTS]
     assert together.tobytes() == np.stack(alone).tobytes()
-
-
-class Shifted:
-    """An encoder whose last bit is another one."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.identity, self.tokenizer, self._encoder = encoder.identity, encoder.tokenizer, encoder
-
-    def encode_queries(self, texts: Sequence[str]) -> Embeddings:
-        return np.nextafter(self._encoder.encode_queries(texts), np.float32(1))
-
-    def encode_documents(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Embeddings:
-        return self._encoder.encode_documents(texts, on_progress=on_progress)
-
-
-@pytest.mark.parametrize("backend", ["onnx", "onnx-float32"])
-def test_one_thread_gives_the_bits_of_all(cache_folder: Path, backend: str) -> None:
-    one, encoder = (
-        load_encoder(DEFAULT_MODEL, cache_folder=cache_folder / "models", backend=backend, threads=threads)
-        for threads in (1, None)
-    )
-    assert agree(encoder, one)
-    assert not agree(encoder, Shifted(encoder))
-    long = ["What does the red light of the router mean, and who can tell? " * count for count in (1, 2, 5, 12, 40)]
-    assert one.encode_queries(long).tobytes() == encoder.encode_queries(long).tobytes()
 
 
 def test_documents_come_back_in_their_order_whatever_their_length(encoder: Encoder, torch_encoder: Encoder) -> None:
