@@ -49,7 +49,7 @@ TEXTS = {
     "kettle.md": "Rinse the kettle three times before you make tea.\n",
     "router.md": "The red light of the router means that there is no power.\n",
 }
-KILLS = int(os.environ.get("KILLS", "6"))  # more of them, unattended: KILLS=300 pytest tests/test_batch.py
+KILLS = int(os.environ.get("KILLS", "4"))  # more of them, unattended: KILLS=300 pytest tests/test_batch.py
 LIMIT_S = 120.0
 
 

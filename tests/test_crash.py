@@ -21,8 +21,8 @@ from index.generations import Home
 from index.sources import Source
 
 ROOT = Path(__file__).parents[1]
-KILLS = int(os.environ.get("KILLS", "10"))  # more of them, unattended: KILLS=300 pytest tests/test_crash.py
-FIRST_KILLS = 5
+KILLS = int(os.environ.get("KILLS", "6"))  # more of them, unattended: KILLS=300 pytest tests/test_crash.py
+FIRST_KILLS = 3
 
 
 def version(number: int) -> dict[str, str]:
