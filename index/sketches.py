@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.embeddings import Embeddings
-from index.errors import DamagedGenerationError
+from index.faiss_files import read_index, write_index
 
 # Chunks up to which exact search takes a small part of the time that encoding the question takes.
 EXACT_CHUNKS = 20_000
@@ -71,13 +71,7 @@ class Sketches:
         Raises:
             DamagedGenerationError: the file is not an index of this kind.
         """
-        try:
-            index = faiss.read_index(str(path))
-        except RuntimeError as exc:
-            raise DamagedGenerationError(f"{path.name} is not a readable FAISS index") from exc
-        if not isinstance(index, faiss.IndexRaBitQFastScan):
-            raise DamagedGenerationError(f"{path.name} is a FAISS index of an unexpected kind")
-        return cls(index, oversampling)
+        return cls(read_index(path, faiss.IndexRaBitQFastScan), oversampling)
 
     def save(self, path: Path) -> None:
         """Write them to a file.
@@ -85,10 +79,7 @@ class Sketches:
         Raises:
             OSError: there is no room, or no permission.
         """
-        try:
-            faiss.write_index(self._index, str(path))
-        except RuntimeError as exc:
-            raise OSError(f"FAISS could not write {path.name}") from exc
+        write_index(self._index, path)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, QuestionError
+from index.faiss_files import read_index, write_index
 from index.sketches import EXACT_CHUNKS, Sketches
 
 Scores = NDArray[np.float32]  # of rows: a score or a similarity for each
@@ -56,13 +57,7 @@ class ChunkVectors:
         Raises:
             DamagedGenerationError: the file is not an index of this kind.
         """
-        try:
-            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError as exc:
-            raise DamagedGenerationError(f"{path.name} is not a readable FAISS index") from exc
-        if not isinstance(index, faiss.IndexScalarQuantizer):
-            raise DamagedGenerationError(f"{path.name} is a FAISS index of an unexpected kind")
-        return cls(index)
+        return cls(read_index(path, faiss.IndexScalarQuantizer, flags=faiss.IO_FLAG_MMAP_IFC))
 
     def save(self, path: Path) -> None:
         """Write the index to a file.
@@ -70,10 +65,7 @@ class ChunkVectors:
         Raises:
             OSError: there is no room, or no permission.
         """
-        try:
-            faiss.write_index(self._index, str(path))
-        except RuntimeError as exc:
-            raise OSError(f"FAISS could not write {path.name}") from exc
+        write_index(self._index, path)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
