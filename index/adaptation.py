@@ -60,8 +60,7 @@ def _sentences(corpus: Corpus, sentences: SentenceVectors) -> tuple[list[str], E
         for place, text in enumerate(chunk.embedded_sentences)
         if chunk.first_sentence + place in found
     }
-    embeddings = sentences.quantised[list(places.values())].astype(np.float32)
-    return list(places), embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    return list(places), sentences.embeddings(np.array(list(places.values()), dtype=np.int64))
 
 
 def token_counts(token_ids: Sequence[Sequence[int]]) -> tuple[NDArray[np.int32], sparse.csr_array]:

@@ -168,10 +168,11 @@ class Draft:
         self._encode_chunks(corpus, to_encode, vectors.halves)
         self._encode_sentences(corpus, to_encode, sentences)
         self._write_lengths(sentences, sentence_origins)
-        self._write_adaptation(corpus, SentenceVectors.load(self._folder))
+        written = SentenceVectors.load(self._folder)
+        self._write_adaptation(corpus, written)
         self._progress.start("Writing vectors", None)
         vectors.save(self._folder / "vectors.faiss")
-        self._write_sketches(vectors, SentenceVectors.load(self._folder))
+        self._write_sketches(vectors, written)
         return len(to_encode)
 
     def _write_adaptation(self, corpus: Corpus, sentences: SentenceVectors) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from index.onnx_export import ExportedModel, OnnxSession, Precision, exported_mo
 Embeddings = NDArray[np.float32]
 OnProgress = Callable[[int], None]
 
-BACKENDS = ("onnx", "onnx-float32", "torch")
+Backend = Literal["onnx", "onnx-float32", "torch"]
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 # Texts of similar length go through torch together. More tokens at once are slower, because activations no longer
 # fit the cache, and take more memory.
@@ -177,12 +178,18 @@ class OnnxEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> Embeddings:
         """See `Encoder.encode_queries`."""
-        windows = [self.tokenizer.windows(text) for text in texts]
-        prompted = [self.identity.query_prompt + window for group in windows for window in group]
-        embeddings = np.empty((len(prompted), self.identity.dimension), dtype=np.float32)
-        for position, ids in enumerate(self._session.token_ids(prompted)):
-            embeddings[position] = self._session.embed(ids)
-        return _mean_of_groups(embeddings, [len(group) for group in windows])
+        embeddings = np.empty((len(texts), self.identity.dimension), dtype=np.float32)
+        token_ids = self._session.token_ids([self.identity.query_prompt + text for text in texts])
+        for position, (text, ids) in enumerate(zip(texts, token_ids, strict=True)):
+            may_be_cut = len(ids) >= self.identity.max_tokens
+            embeddings[position] = self._in_windows(text) if may_be_cut else self._session.embed(ids)
+        return embeddings
+
+    def _in_windows(self, text: str) -> Embeddings:
+        windows = [self.identity.query_prompt + window for window in self.tokenizer.windows(text)]
+        embeddings = np.stack([self._session.embed(ids) for ids in self._session.token_ids(windows)])
+        (mean,) = _mean_of_groups(embeddings, [len(windows)])
+        return cast(Embeddings, mean)
 
 
 class TorchEncoder:

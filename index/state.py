@@ -36,8 +36,8 @@ class State:
         with self._errors():
             home.mkdir(parents=True, exist_ok=True)
             self.path.touch(mode=0o600)  # it holds what is nobody else's business
-            # What is deleted is overwritten, so that it is in no free page either.
             self._refuse_newer()
+            # What is deleted is overwritten, so that it is in no free page either.
             self._writer = self._connected("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON")
             # A connection of its own: who reads does not wait while another process writes.
             self._reader = self._connected("query_only = ON")

@@ -40,16 +40,17 @@ class AnswerCache:
         """
         if not self._most:
             return ask(questions)
-        known = [self._known(question, encoder) for question in questions]
+        keys = [_key(question, encoder) for question in questions]
+        known = [self._known(question, key) for question, key in zip(questions, keys, strict=True)]
         asked = iter(ask([question for question, answer in zip(questions, known, strict=True) if answer is None]))
         answers = [next(asked) if answer is None else answer for answer in known]
-        for question, answer in zip(questions, answers, strict=True):
-            self._keep(_key(question, encoder), answer)
+        for key, answer in zip(keys, answers, strict=True):
+            self._keep(key, answer)
         return answers
 
-    def _known(self, question: Question, encoder: EncoderName) -> Answer | None:
+    def _known(self, question: Question, key: Key) -> Answer | None:
         started = time.perf_counter()
-        answer = self._answers.get(_key(question, encoder))
+        answer = self._answers.get(key)
         if answer is None:
             return None
         return replace(answer, question=question.text, took_ms=1000 * (time.perf_counter() - started))

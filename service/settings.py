@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from index.answers import DEFAULT_TOP_K, MAX_TOP_K
+from index.embeddings import Backend
 from index.errors import WhenceError
 from index.generations import KEEP_GENERATIONS
 from index.weights import EncoderName
@@ -44,7 +45,7 @@ class Settings(BaseSettings):
     reranker: str | None = Field(
         None, description="Cross-encoder that puts the first passages in its order: a name or a folder. Unset: none."
     )
-    backend: Literal["onnx", "onnx-float32", "torch"] = Field("onnx", description="What runs the model.")
+    backend: Backend = Field("onnx", description="What runs the model.")
     encoder: EncoderName = Field(
         "full", description="What encodes questions: full, the model, or instant, a table of its tokens."
     )
