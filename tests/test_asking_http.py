@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from handbook import RESET, Handbook
-from live import serving
+from live import answers_held_back, serving
 from waiting import until
 
 from index.build import sync
@@ -261,7 +261,8 @@ def test_a_full_line_answers_with_when_to_come_back(handbook_home: Path, cache_f
 
 def test_a_question_past_its_deadline_is_given_up(handbook_home: Path, cache_folder: Path) -> None:
     with serving(handbook_home, cache_folder, deadline=0.05) as client:
-        response = client.post("/v1/ask/batch", json={"questions": [RED] * 256})
+        with answers_held_back():
+            response = client.post("/v1/ask/batch", json={"questions": [RED] * 256})
         assert (response.status_code, response.json()["code"]) == (503, "deadline")
         until(lambda: client.post("/v1/ask", json={"question": RED}).status_code == 200)
 
@@ -277,9 +278,10 @@ def test_the_work_of_a_client_that_left_is_dropped(client: httpx.Client) -> None
         b"POST /v1/ask/batch HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: %d\r\n\r\n" % len(body)
     )
-    with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=10) as connection:
-        connection.sendall(request + body)
-    until(lambda: gone() == before + 256)
+    with answers_held_back():
+        with socket.create_connection((client.base_url.host, client.base_url.port or 80), timeout=10) as connection:
+            connection.sendall(request + body)
+        until(lambda: gone() == before + 256)
     assert ask(client, RED)["answered"] is True
 
 

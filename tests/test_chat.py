@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from handbook import Handbook
-from live import serving
+from live import answers_held_back, serving
 from waiting import until
 
 from index.answers import Question
@@ -314,7 +314,7 @@ def test_the_longest_conversation_is_replied_to(client: httpx.Client) -> None:
 
 
 def test_what_goes_wrong_at_once_is_a_problem_and_not_a_stream(handbook_home: Path, cache_folder: Path) -> None:
-    with serving(handbook_home, cache_folder, deadline=0.000_001) as client:
+    with serving(handbook_home, cache_folder, deadline=0.05) as client, answers_held_back():
         for headers in ({}, EVENTS):
             response = client.post("/v1/chat", json={"messages": said(RED)}, headers=headers)
             assert (response.status_code, response.json()["code"]) == (503, "deadline")

@@ -20,7 +20,7 @@ from browser import ROOT, need
 from fastapi import FastAPI, Request
 from fastapi.sse import EventSourceResponse
 from handbook import Handbook
-from live import running, serving
+from live import answers_held_back, running, serving
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from starlette.responses import Response
@@ -460,7 +460,7 @@ def test_pages_of_allowed_origins_may_send_what_the_client_sends(handbook_home: 
 
 
 def test_a_service_that_cannot_keep_up_is_an_error_of_the_server(handbook_home: Path, cache_folder: Path) -> None:
-    with serving(handbook_home, cache_folder, deadline=0.000_001) as http:
+    with serving(handbook_home, cache_folder, deadline=0.05) as http, answers_held_back():
         for given in ({}, {"stream": True}):
             with pytest.raises(openai.InternalServerError) as late:
                 complete(openai_client(http), RED, **given)
