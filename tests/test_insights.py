@@ -309,5 +309,5 @@ def test_a_client_that_leaves_early_leaves_the_service_well(client: httpx.Client
         told = {"question": f"Which {number} parts has thing {number * 31}?", "rating": "down", "answered": False}
         assert client.post("/v1/feedback", json=told).status_code == 201
     with pytest.raises(httpx.ReadTimeout):
-        client.get("/v1/insights/unanswered", params={"limit": 100}, timeout=0.05)
+        client.get("/v1/insights/unanswered", params={"limit": 100}, timeout=httpx.Timeout(30, read=0.002))
     assert unanswered(client, limit=1)["wordings"] >= 60
