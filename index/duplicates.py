@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,15 +24,17 @@ def groups_of_duplicates(sequences: TermSequences, rows: NDArray[np.int64], *, a
     Returns:
         Places in `rows`: of each group's best chunk, which all others of it resemble, and of those, in order.
     """
-    counts = sequences.shingle_counts[rows]
+    counts = sequences.shingle_counts[rows].astype(np.int32)
+    alike = may_overlap(counts[:at_most], counts)
     left = np.arange(len(rows))
     groups: list[list[int]] = []
     while len(left) and len(groups) < at_most:
         leader, others = int(left[0]), left[1:]
-        is_twin = may_overlap(counts[leader], counts[others])
-        is_twin[is_twin] = _overlap(sequences, int(rows[leader]), rows[others[is_twin]].tolist())
-        groups.append([leader, *others[is_twin].tolist()])
-        left = others[~is_twin]
+        may_be_twin = alike[leader] if leader < at_most else may_overlap(counts[leader, None], counts)[0]
+        near = others[may_be_twin[others]].tolist()
+        twins = list(compress(near, _overlap(sequences, int(rows[leader]), rows[near].tolist())))
+        groups.append([leader, *twins])
+        left = others[~np.isin(others, twins)] if twins else others
     return groups
 
 

@@ -39,6 +39,7 @@ _GROUP = 64  # rows of which the best is found first when the best of all are wa
 _LARGEST_FREQUENCY = 255
 _LINE_FEED = 10
 _PREFIX_BYTES = 8
+_KNOWN_TERMS = 16_384  # of which it is kept where they are; a few MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +179,19 @@ class LexicalIndex:
 
     def _span(self, term: str) -> slice:
         """Return where the postings of a term lie; an empty slice for an unknown term."""
+        span = self._spans.get(term)
+        if span is None:
+            if len(self._spans) == _KNOWN_TERMS:
+                self._spans.clear()
+            span = self._spans[term] = self._look_up(term)
+        return span
+
+    @cached_property
+    def _spans(self) -> dict[str, slice]:
+        """Where the postings of terms lie that were looked up before."""
+        return {}
+
+    def _look_up(self, term: str) -> slice:
         wanted = term.encode()
         prefix = _prefix(wanted)
         first, last = (int(self._prefixes.searchsorted(prefix, side)) for side in ("left", "right"))
@@ -268,29 +282,17 @@ class LexicalQuery:
             Rows (int64) and their scores (float32), best first, equal scores by row. At most `top_k` and only
             rows that hold a term of the query.
         """
-        scores = self.scores()
-        if allowed is not None:
-            scores[~allowed] = 0
+        scores = self.scores if allowed is None else np.where(allowed, self.scores, np.float32(0))
         rows = _best(scores, top_k)
         return rows, scores[rows]
 
-    def scores(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """Score rows by BM25.
-
-        Args:
-            rows: int64; None for all.
-
-        Returns:
-            float32 in [0, upper_bound), one for each row; 0 where no term of the query occurs.
-        """
-        scores = np.zeros(len(self.index) if rows is None else len(rows), np.float32)
+    @cached_property
+    def scores(self) -> np.ndarray:
+        """The BM25 scores of all rows: float32, in [0, upper_bound); 0 where no term of the query occurs."""
+        scores = np.zeros(len(self.index), np.float32)
         for term, weight in self.term_weights.items():
             found, frequencies = self.index.postings(self.spans[term])
-            if rows is None:
-                np.add.at(scores, found, weight * self.index.saturation(found, frequencies))
-            else:
-                held, places = _find(found, rows)
-                scores[held] += weight * self.index.saturation(found[places], frequencies[places])
+            scores[found] += weight * self.index.saturation(found, frequencies)
         return scores
 
     @property
@@ -429,19 +431,6 @@ def _insertion_points(old: _Postings, new: _Postings, places: np.ndarray, known:
     new_rows = np.split(new.rows, new.offsets()[1:-1])
     spans = zip(offsets[places], offsets[places + known], new_rows, strict=True)
     return np.concatenate([start + np.searchsorted(old.rows[start:end], rows) for start, end, rows in spans])
-
-
-def _find(ascending: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Look values up in an ascending array without repeats.
-
-    Returns:
-        Which of `wanted` are there (bool, one for each), and the places of those that are (int64).
-    """
-    places = np.searchsorted(ascending, wanted)
-    held = np.zeros(len(wanted), bool)
-    inside = places < len(ascending)
-    held[inside] = ascending[places[inside]] == wanted[inside]
-    return held, places[held]
 
 
 def _prefix(term: bytes) -> np.uint64:

@@ -1,11 +1,14 @@
 """Question to passages: candidates from both searches, one score for each, near-duplicates made one.
 
-Candidates are the nearest chunks by embedding and the best by keywords. Each is then scored anew by a convex sum of
-what both searches say of it, of how near its best sentence comes, and of how its words meet those of the question (a
-convex sum of normalised scores is more robust than reciprocal rank fusion: Bruch, Gai & Ingber 2023, "An Analysis of
-Fusion Functions for Hybrid Retrieval"; coverage and neighbouring terms as in Metzler & Croft 2005, "A Markov Random
-Field Model for Term Dependencies"). Every part is absolute: a chunk's score does not depend on the other candidates,
-on how many passages are wanted, or on filters.
+Candidates are the nearest chunks by embedding and the best by keywords. Those that the two searches together put
+first are scored anew by a convex sum of what both say of them, of how near their best sentence comes, and of how
+their words meet those of the question (a convex sum of normalised scores is more robust than reciprocal rank fusion:
+Bruch, Gai & Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval"; coverage and neighbouring terms as
+in Metzler & Croft 2005, "A Markov Random Field Model for Term Dependencies"; full cost for the first of many
+candidates only as in Wang, Lin & Metzler 2011, "A Cascade Ranking Model for Efficient Ranked Retrieval").
+
+Every part is absolute: a chunk's score does not depend on the other candidates, on how many passages are wanted, or
+on filters.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ from index.vectors import Scores
 from index.weights import Evidence, ScoreWeights
 
 CANDIDATES = 100  # of each search
+RESCORED = 64  # of them together; the others come after these
+# What a keyword score counts for when they are chosen; an embedding counts for its weight.
+LEXICAL = 0.3
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Passage:
         bm25: the keyword score as it is.
         sentence_similarities: of the chunk's sentences, in their order.
         sentence_coverages: the share of the question's terms that each of them holds.
-        also_in: chunks that say the same, in order of their score; they are not passages of their own.
+        also_in: chunks that say the same, in the order of the corpus; they are not passages of their own.
         reranker: probability that it is relevant, see `index.reranking`; None if no cross-encoder has read it.
     """
 
@@ -55,6 +61,28 @@ class Passage:
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """Chunks that either search puts among its best: arrays over them, in the order of what both say together.
+
+    Attributes:
+        rows: int64.
+        dense: cosine similarity, 0 if below; float32.
+        bm25: keyword scores as they are; float32.
+    """
+
+    rows: NDArray[np.int64]
+    dense: Scores
+    bm25: Scores
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def first(self, count: int) -> Candidates:
+        """Return so many of them, or all."""
+        return Candidates(self.rows[:count], self.dense[:count], self.bm25[:count])
+
+
+@dataclass(frozen=True)
 class Scored:
     """Candidates with the parts of their score: arrays over candidates, best first.
 
@@ -64,7 +92,8 @@ class Scored:
         parts: float32, each under its name in `ScoreWeights`.
         names: float32, see `Evidence`.
         bm25: keyword scores as they are.
-        sentence_similarities, sentence_coverages: for each candidate those of its sentences.
+        sentence_spans: int64, shape (candidates, 2): where the sentences of each lie in the two arrays below.
+        sentence_similarities, sentence_coverages: float32, of the sentences of all candidates.
     """
 
     rows: NDArray[np.int64]
@@ -72,8 +101,9 @@ class Scored:
     parts: dict[str, Scores]
     names: Scores
     bm25: Scores
-    sentence_similarities: list[Scores]
-    sentence_coverages: list[Scores]
+    sentence_spans: NDArray[np.int64]
+    sentence_similarities: Scores
+    sentence_coverages: Scores
 
 
 def retrieve(
@@ -98,13 +128,24 @@ def retrieve(
     Returns:
         At most `top_k` passages, best first; equal scores in the order of the corpus.
     """
-    scored = score_candidates(generation, query, embedding, weights=weights, allowed=allowed)
-    if not len(scored.rows):
+    candidates = _candidates(generation, query, embedding, weights=weights, allowed=allowed)
+    if not len(candidates):
         return []
-    groups = groups_of_duplicates(generation.sequences, scored.rows, at_most=top_k)
-    chunks = iter(generation.corpus.chunks([int(scored.rows[place]) for place in chain.from_iterable(groups)]))
+    scored = _scored(generation, query, embedding, candidates.first(RESCORED), weights)
+    rows = np.concatenate([scored.rows, candidates.rows[RESCORED:]])
+    groups = groups_of_duplicates(generation.sequences, rows, at_most=top_k)
+    if groups[-1][0] >= RESCORED:
+        scored = _scored(generation, query, embedding, candidates, weights)
+        rows = scored.rows
+        groups = groups_of_duplicates(generation.sequences, rows, at_most=top_k)
+    members = [[rows[group[0]], *np.sort(rows[group[1:]])] for group in groups]
+    chunks = iter(generation.corpus.chunks([int(row) for row in chain.from_iterable(members)]))
     background = float(generation.vectors.centroid @ embedding)
-    return [_passage(scored, group[0], [next(chunks) for _ in group], background=background) for group in groups]
+    evidence = _evidence(scored, [group[0] for group in groups], background=background)
+    return [
+        _passage(scored, group[0], [next(chunks) for _ in group], each)
+        for group, each in zip(groups, evidence, strict=True)
+    ]
 
 
 def score_candidates(
@@ -115,36 +156,70 @@ def score_candidates(
     weights: ScoreWeights,
     allowed: NDArray[np.bool_] | None = None,
 ) -> Scored:
-    """Score the chunks that either search puts among its best; arguments as for `retrieve`."""
+    """Score all chunks that either search puts among its best; arguments as for `retrieve`."""
+    candidates = _candidates(generation, query, embedding, weights=weights, allowed=allowed)
+    return _scored(generation, query, embedding, candidates, weights)
+
+
+def _candidates(
+    generation: Generation,
+    query: LexicalQuery,
+    embedding: Embeddings,
+    *,
+    weights: ScoreWeights,
+    allowed: NDArray[np.bool_] | None,
+) -> Candidates:
     dense_rows, _ = generation.vectors.search(embedding, top_k=CANDIDATES, allowed=allowed)
     lexical_rows, _ = query.search(top_k=CANDIDATES, allowed=allowed)
-    rows = np.union1d(dense_rows, lexical_rows)
+    rows = _union(dense_rows, lexical_rows)
+    dense = generation.vectors.similarities(embedding, rows).clip(0, 1)
+    bm25 = query.scores[rows]
+    together = weights.dense * dense + LEXICAL * _shares_of_bound(query, bm25)
+    order = np.argsort(-np.where(generation.furniture[rows], weights.furniture * together, together), kind="stable")
+    return Candidates(rows[order], dense[order], bm25[order])
+
+
+def _scored(
+    generation: Generation, query: LexicalQuery, embedding: Embeddings, candidates: Candidates, weights: ScoreWeights
+) -> Scored:
+    rows = candidates.rows
     if not len(rows):
         nothing = np.empty(0, np.float32)
-        return Scored(rows, nothing, {}, nothing, nothing, [], [])
-    bm25 = query.scores(rows)
+        return Scored(rows, nothing, {}, nothing, nothing, np.empty((0, 2), np.int64), nothing, nothing)
     similarities, bounds = generation.sentences.similarities(embedding, rows)
     wording = generation.sequences.wording(query, rows)
     parts = {
-        "dense": np.clip(generation.vectors.similarities(embedding, rows), 0, 1),
+        "dense": candidates.dense,
         **_nearest_sentences(generation, rows, similarities, bounds),
-        "lexical": (bm25 / (query.upper_bound or 1.0)).astype(np.float32),
+        "lexical": _shares_of_bound(query, candidates.bm25),
         "coverage": wording.coverage,
         "sentence_coverage": wording.best_coverage,
         "phrases": wording.phrases,
     }
     fused = sum(getattr(weights, name) * part for name, part in parts.items())
     scores = np.where(generation.furniture[rows], weights.furniture * fused, fused).astype(np.float32)
-    order = np.lexsort((rows, -scores))
+    order = np.lexsort((rows, -scores, np.arange(len(rows)) >= RESCORED))
     return Scored(
         rows=rows[order],
         scores=scores[order],
         parts={name: part[order] for name, part in parts.items()},
         names=_names_held(query, wording)[order],
-        bm25=bm25[order],
-        sentence_similarities=[similarities[bounds[place] : bounds[place + 1]] for place in order],
-        sentence_coverages=[wording.sentence_coverage[bounds[place] : bounds[place + 1]] for place in order],
+        bm25=candidates.bm25[order],
+        sentence_spans=np.stack([bounds[:-1], bounds[1:]], axis=1)[order],
+        sentence_similarities=similarities,
+        sentence_coverages=wording.sentence_coverage,
     )
+
+
+def _union(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    rows = np.sort(np.concatenate([one, other]))
+    is_first = np.ones(len(rows), dtype=np.bool_)
+    is_first[1:] = rows[1:] != rows[:-1]
+    return rows[is_first]
+
+
+def _shares_of_bound(query: LexicalQuery, bm25: Scores) -> Scores:
+    return (bm25 / (query.upper_bound or 1.0)).astype(np.float32)
 
 
 def _nearest_sentences(
@@ -153,25 +228,35 @@ def _nearest_sentences(
     """Return how near the best sentence of each chunk comes, and the best that is a question."""
     questions = np.where(generation.sequences.is_question(rows), similarities, 0)
     best = {"sentence": similarities, "question": questions}
-    return {name: np.clip(np.maximum.reduceat(each, bounds[:-1]), 0, 1) for name, each in best.items()}
+    return {name: np.maximum.reduceat(each, bounds[:-1]).clip(0, 1) for name, each in best.items()}
 
 
 def _names_held(query: LexicalQuery, wording: Wording) -> Scores:
     """Return the share of a question's names of which each chunk holds a term; 1 when there are none."""
+    if not query.names:
+        return np.ones(len(wording.held), np.float32)
     places = {term: place for place, term in enumerate(query.term_weights)}
-    columns = [[places[term] for term in name] for name in query.names]
-    held = [wording.held[:, of_name].any(axis=1) for of_name in columns]
-    return np.mean(held, axis=0, dtype=np.float32) if held else np.ones(len(wording.held), np.float32)
+    held = [wording.held[:, [places[term] for term in name]].any(axis=1) for name in query.names]
+    shares: Scores = np.mean(held, axis=0, dtype=np.float32)
+    return shares
 
 
-def _passage(scored: Scored, place: int, chunks: Sequence[ChunkRecord], *, background: float) -> Passage:
-    parts = {name: float(part[place]) for name, part in scored.parts.items()}
+def _evidence(scored: Scored, places: list[int], *, background: float) -> list[Evidence]:
+    columns = [part[places].tolist() for part in scored.parts.values()]
+    return [
+        Evidence(**dict(zip(scored.parts, values, strict=True)), names=names, background=background)
+        for *values, names in zip(*columns, scored.names[places].tolist(), strict=True)
+    ]
+
+
+def _passage(scored: Scored, place: int, chunks: Sequence[ChunkRecord], evidence: Evidence) -> Passage:
+    first, end = scored.sentence_spans[place]
     return Passage(
         chunk=chunks[0],
         score=float(scored.scores[place]),
-        evidence=Evidence(**parts, names=float(scored.names[place]), background=background),
+        evidence=evidence,
         bm25=float(scored.bm25[place]),
-        sentence_similarities=tuple(scored.sentence_similarities[place].tolist()),
-        sentence_coverages=tuple(scored.sentence_coverages[place].tolist()),
+        sentence_similarities=tuple(scored.sentence_similarities[first:end].tolist()),
+        sentence_coverages=tuple(scored.sentence_coverages[first:end].tolist()),
         also_in=tuple(chunks[1:]),
     )

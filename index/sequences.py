@@ -25,7 +25,7 @@ from index.corpus import ChunkRecord
 from index.lexical import LexicalQuery
 from index.shingles import BUCKETS, bucket_counts, shingles_of
 from index.terms import STOP_WORDS, every_term
-from index.vectors import Scores, open_array
+from index.vectors import Scores, open_array, positions_in
 
 CHUNKS_AT_ONCE = 2_048
 
@@ -113,17 +113,17 @@ class TermSequences:
         shares = (weights / (math.fsum(weights) or 1.0)).astype(np.float32)
         found = self._find(query, rows)
         held = _marked(found.part_count, len(shares), found.part_of_hit, found.term_of_hit)
-        held_by_chunk = np.logical_or.reduceat(held, found.part_bounds[:-1])
+        held_by_chunk = np.maximum.reduceat(held, found.part_bounds[:-1])
         is_sentence = np.ones(found.part_count, dtype=np.bool_)
         is_sentence[found.part_bounds[:-1]] = False
         by_sentence = held[is_sentence]
-        contexts = np.repeat(held[~is_sentence], np.diff(found.part_bounds) - 1, axis=0)
+        contexts = held[found.part_bounds[:-1]].repeat(np.diff(found.part_bounds) - 1, axis=0)
         first_sentences = found.part_bounds[:-1] - np.arange(len(rows))
         return Wording(
-            held=held_by_chunk,
+            held=held_by_chunk > 0,
             coverage=_shares(held_by_chunk, shares),
             sentence_coverage=_shares(by_sentence, shares),
-            best_coverage=np.maximum.reduceat(_shares(by_sentence | contexts, shares), first_sentences),
+            best_coverage=np.maximum.reduceat(_shares(np.maximum(by_sentence, contexts), shares), first_sentences),
             phrases=_phrases(query, found, is_sentence, len(rows)),
         )
 
@@ -133,25 +133,23 @@ class TermSequences:
 
     def is_question(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Tell which sentences of some chunks are questions; those of all the chunks one after another."""
-        sentence_starts = self.first_parts[[rows, rows + 1]] - np.stack([rows, rows + 1])
-        return self.questions[_ranges(*sentence_starts)]
+        return self.questions.take(positions_in(self.first_parts[rows] - rows, self.first_parts[rows + 1] - rows - 1))
 
     def _find(self, query: LexicalQuery, rows: NDArray[np.int64]) -> _Hits:
         first, last = self.first_parts[rows], self.first_parts[rows + 1]
-        parts = _ranges(first, last)
-        part_starts = self.starts[parts]
-        lengths = self.starts[parts + 1] - part_starts
-        digests = self.digests[_ranges(self.starts[first], self.starts[last])]
-        terms = np.full(len(digests), -1, dtype=np.int16)
-        for number, term in enumerate(query.term_weights):
-            terms[digests == digest(term)] = number
-        hits = np.flatnonzero(terms >= 0)
-        part_of_hit = np.searchsorted(np.cumsum(lengths), hits, side="right")
+        parts = positions_in(first, last)
+        lengths = self.starts[parts + 1] - self.starts[parts]
+        digests = self.digests.take(positions_in(self.starts[first], self.starts[last]))
+        places = [np.flatnonzero(digests == digest(term)) for term in query.term_weights]
+        hits = np.concatenate([np.empty(0, np.int64), *places])
+        terms = np.repeat(np.arange(len(places)), [len(each) for each in places])
+        order = np.argsort(hits, kind="stable")
+        hits, terms = hits[order], terms[order]
         # Places with stop words left out tell which terms are neighbours.
-        content = np.cumsum(digests & _STOP_BIT == 0)
+        content = np.cumsum(digests & _STOP_BIT == 0, dtype=np.int32)
         return _Hits(
-            part_of_hit=part_of_hit,
-            term_of_hit=terms[hits],
+            part_of_hit=np.searchsorted(np.cumsum(lengths), hits, side="right"),
+            term_of_hit=terms,
             place_of_hit=content[hits],
             is_stop_word=(digests[hits] & _STOP_BIT).astype(np.bool_),
             part_bounds=_bounds(last - first),
@@ -171,8 +169,8 @@ class _Hits:
     """
 
     part_of_hit: NDArray[np.int64]
-    term_of_hit: NDArray[np.int16]
-    place_of_hit: NDArray[np.int64]
+    term_of_hit: NDArray[np.int64]
+    place_of_hit: NDArray[np.int32]
     is_stop_word: NDArray[np.bool_]
     part_bounds: NDArray[np.int64]
 
@@ -297,22 +295,16 @@ def _bounds(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
 
-def _ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the numbers of all ranges one after another."""
-    counts = ends - starts
-    bounds = _bounds(counts)
-    return np.repeat(starts - bounds[:-1], counts) + np.arange(bounds[-1])
-
-
 def _marked(
     rows: int, columns: int, row_of_hit: NDArray[np.integer[Any]], column_of_hit: NDArray[np.integer[Any]]
-) -> NDArray[np.bool_]:
-    marked = np.zeros((rows, columns), dtype=np.bool_)
-    marked[row_of_hit, column_of_hit] = True
+) -> Scores:
+    """Return 1 where there is a hit and 0 elsewhere."""
+    marked = np.zeros((rows, columns), dtype=np.float32)
+    marked[row_of_hit, column_of_hit] = 1
     return marked
 
 
-def _shares(held: NDArray[np.bool_], shares: Scores) -> Scores:
+def _shares(held: Scores, shares: Scores) -> Scores:
     """Add up the shares of what each row holds, to the same bits whatever the other rows are."""
     total: Scores = np.einsum("ij,j->i", held, shares)
     return np.minimum(total, 1)

@@ -43,16 +43,19 @@ def bucket_counts(shingles: Shingles) -> NDArray[np.uint16]:
     return np.minimum(counts, np.iinfo(np.uint16).max).astype(np.uint16)
 
 
-def may_overlap(counts: NDArray[np.uint16], others: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Tell which texts may say the same as one, by the counts of their buckets.
+def may_overlap(counts: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Tell which texts may say the same, by the counts of their buckets.
 
     Args:
-        counts: of the one, shape (BUCKETS,).
-        others: of the others, shape (n, BUCKETS).
+        counts: of some texts, shape (m, BUCKETS).
+        others: of others, shape (n, BUCKETS).
+
+    Returns:
+        Shape (m, n).
     """
-    one, rest = counts.astype(np.int64), others.astype(np.int64)
-    differences = np.abs(rest - one).sum(axis=1)
-    alike: NDArray[np.bool_] = differences * _SIZES_OVER_DIFFERENCE <= rest.sum(axis=1) + one.sum()
+    differences = np.einsum("mnb->mn", np.abs(counts[:, None] - others))
+    sizes, sizes_of_others = (np.einsum("nb->n", each) for each in (counts, others))
+    alike: NDArray[np.bool_] = differences * _SIZES_OVER_DIFFERENCE <= sizes[:, None] + sizes_of_others
     return alike
 
 

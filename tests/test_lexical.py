@@ -62,7 +62,7 @@ def assert_identical(one: LexicalIndex, other: LexicalIndex) -> None:
 
 def test_scores_follow_the_formula() -> None:
     query = "How much memory did Pingora save?"
-    scores = LexicalIndex.from_texts(TEXTS).query(query).scores()
+    scores = LexicalIndex.from_texts(TEXTS).query(query).scores
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, reference_scores(TEXTS, query), rtol=1e-6)
 
@@ -70,7 +70,7 @@ def test_scores_follow_the_formula() -> None:
 def test_a_score_computed_by_hand() -> None:
     index = LexicalIndex.from_texts(["red fox", "red", "blue whale sings"])
     # "fox" is in 1 of 3 texts, whose length of 2 is the average: ln(1 + 2.5 / 1.5) * 2.2 / (1 + 1.2).
-    np.testing.assert_allclose(index.query("fox").scores(), [math.log(8 / 3), 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(index.query("fox").scores, [math.log(8 / 3), 0, 0], rtol=1e-6)
 
 
 def test_the_best_rows_come_first_and_only_rows_that_match() -> None:
@@ -97,7 +97,7 @@ def test_many_rows_are_ranked_as_by_sorting_all_scores() -> None:
         " ".join(random.choice(["cat", "dog", "cow", "hen", "pig"], size=random.integers(12))) for _ in range(2_000)
     ]
     index = LexicalIndex.from_texts(texts)
-    scores = index.query("cat dog").scores()
+    scores = index.query("cat dog").scores
     expected = np.argsort(-scores, kind="stable")[:20]
     assert index.search("cat dog", top_k=20)[0].tolist() == expected.tolist()
 
@@ -107,14 +107,7 @@ def test_a_mask_keeps_rows_out_without_changing_scores() -> None:
     allowed = np.array([True, False, True, True, True, True])
     rows, scores = index.search("memory", top_k=5, allowed=allowed)
     assert rows.tolist() == [0]
-    assert scores[0] == index.query("memory").scores()[0]
-
-
-def test_chosen_rows_are_scored_as_all_rows_are() -> None:
-    index = LexicalIndex.from_texts(TEXTS)
-    rows = np.array([5, 1, 1, 4])
-    query = "memory leaks of the cat, and unicorns"
-    assert index.query(query).scores(rows).tolist() == index.query(query).scores()[rows].tolist()
+    assert scores[0] == index.query("memory").scores[0]
 
 
 def test_words_that_begin_alike_are_told_apart() -> None:
@@ -128,7 +121,7 @@ def test_words_that_begin_alike_are_told_apart() -> None:
 
 def test_a_word_repeated_in_the_query_counts_once() -> None:
     index = LexicalIndex.from_texts(TEXTS)
-    assert index.query("memory memory").scores().tolist() == index.query("memory").scores().tolist()
+    assert index.query("memory memory").scores.tolist() == index.query("memory").scores.tolist()
 
 
 def test_a_query_of_stop_words_finds_them() -> None:
@@ -162,7 +155,7 @@ def test_the_upper_bound_holds_and_counts_unknown_terms() -> None:
     assert index.query("memory unicorn").upper_bound == pytest.approx(known + unknown)
     assert index.query("memory unicorn").term_weights == pytest.approx({"memori": known, "unicorn": unknown})
     assert index.query("").upper_bound == 0
-    assert LexicalIndex.from_texts([*TEXTS, "memory " * 10_000]).query("memory").scores().max() < known
+    assert LexicalIndex.from_texts([*TEXTS, "memory " * 10_000]).query("memory").scores.max() < known
 
 
 def test_a_query_is_analysed_once_for_all_that_is_asked_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +163,7 @@ def test_a_query_is_analysed_once_for_all_that_is_asked_about_it(monkeypatch: py
     monkeypatch.delattr(lexical, "analyse")
     monkeypatch.delattr(lexical, "names")
     rows, scores = query.search(top_k=5)
-    assert query.scores(rows).tolist() == scores.tolist()
+    assert query.scores[rows].tolist() == scores.tolist()
     assert list(query.term_weights) == ["pingora", "leak", "memori"]
     assert query.names == [["pingora"]]
     assert query.neighbours == (("leak", "pingora"), ("leak", "memori"))
@@ -206,7 +199,7 @@ def test_a_saved_index_gives_the_same_scores_after_loading(tmp_path: Path) -> No
     index.save(tmp_path / "lexical")
     loaded = LexicalIndex.load(tmp_path / "lexical")
     assert_identical(index, loaded)
-    assert loaded.query("memory leaks").scores().tolist() == index.query("memory leaks").scores().tolist()
+    assert loaded.query("memory leaks").scores.tolist() == index.query("memory leaks").scores.tolist()
 
 
 def test_an_empty_index_can_be_saved_and_loaded(tmp_path: Path) -> None:
@@ -257,7 +250,7 @@ def test_an_updated_index_is_the_index_of_its_texts(data: st.DataObject, before:
 @given(texts=texts_strategy.filter(bool), query=st.lists(words, max_size=5).map(" ".join))
 def test_any_scores_follow_the_formula(texts: list[str], query: str) -> None:
     index = LexicalIndex.from_texts(texts)
-    np.testing.assert_allclose(index.query(query).scores(), reference_scores(texts, query), rtol=1e-5)
+    np.testing.assert_allclose(index.query(query).scores, reference_scores(texts, query), rtol=1e-5)
 
 
 def test_the_size_of_batches_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,3 +298,14 @@ def test_files_of_two_indexes_do_not_load_together(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.zeros(3, np.int32))
     with pytest.raises(DamagedGenerationError, match="3 rows"):
         LexicalIndex.load(tmp_path)
+
+
+def test_where_terms_are_is_kept_for_so_many_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lexical, "_KNOWN_TERMS", 3)
+    index = LexicalIndex.from_texts(TEXTS)
+    fresh = {
+        query: LexicalIndex.from_texts(TEXTS).query(query).spans for query in ("cat dog fox", "memory leaks", "fox")
+    }
+    for _ in range(2):
+        assert {query: index.query(query).spans for query in fresh} == fresh
+    assert len(index._spans) <= 3

@@ -13,7 +13,7 @@ from sources_in_memory import MemorySource
 from index.build import sync
 from index.embeddings import Embeddings, Encoder
 from index.generations import Generation, Home
-from index.retrieval import CANDIDATES, Passage, retrieve, score_candidates
+from index.retrieval import CANDIDATES, RESCORED, Passage, retrieve, score_candidates
 from index.terms import every_term
 from index.weights import ScoreWeights
 
@@ -83,7 +83,7 @@ def test_a_score_is_the_weighted_sum_of_its_parts(handbook: Generation, encoder:
         np.testing.assert_allclose(passage.evidence.dense, max(0, whole), atol=0.002)
         np.testing.assert_allclose(passage.sentence_similarities, sentences, atol=0.01)
         np.testing.assert_allclose(passage.evidence.sentence, max(0, *sentences, 0), atol=0.01)
-        assert passage.bm25 == query.scores(np.array([row]))[0]
+        assert passage.bm25 == query.scores[row]
         assert passage.evidence.lexical == pytest.approx(passage.bm25 / query.upper_bound)
         fused = sum(weight * getattr(passage.evidence, name) for name, weight in PARTS.items())
         assert passage.score == pytest.approx(fused * (0.5 if passage.chunk.is_furniture else 1))
@@ -204,6 +204,25 @@ def test_what_says_the_same_does_not_depend_on_how_many_are_wanted(encoder: Enco
     for top_k in (1, 5, 12, 60):
         few = found(generation, encoder, RESETTING, top_k=top_k, weights=by_meaning)
         assert few == everything[:top_k]
+    generation.close()
+
+
+def test_more_passages_than_are_scored_at_first_come_after_these(encoder: Encoder, home: Home) -> None:
+    texts = {
+        f"{number:03}.md": f"Router number {number} resets room {7 * number}." for number in range(RESCORED + 30)
+    }
+    sync(home, [MemorySource(texts)], encoder)
+    generation = home.open_current()
+    everything = found(generation, encoder, RESETTING, top_k=100)
+    assert len(everything) == RESCORED + 30
+    scores = [passage.score for passage in everything]
+    assert scores == sorted(scores[:RESCORED], reverse=True) + sorted(scores[RESCORED:], reverse=True)
+    for top_k in (1, RESCORED - 1, RESCORED, RESCORED + 1):
+        assert found(generation, encoder, RESETTING, top_k=top_k) == everything[:top_k]
+    ranked = score_candidates(
+        generation, generation.lexical.query(RESETTING), embedded(encoder, RESETTING), weights=WEIGHTS
+    )
+    assert ranked.rows.tolist() == [passage.chunk.row for passage in everything]
     generation.close()
 
 

@@ -106,7 +106,7 @@ def test_scores_are_those_of_each_search(generation: Generation, encoder: Encode
             generation.vectors.similarities(embedding, np.array([rows[doc_id]]))[0], abs=1e-6
         )
     for doc_id, score in runs["bm25"]["q2"].items():
-        assert score == generation.lexical.query(query).scores(np.array([rows[doc_id]]))[0] > 0
+        assert score == generation.lexical.query(query).scores[rows[doc_id]] > 0
     (answer,) = answer_questions(generation, encoder, [Question(query, top_k=100)])
     answered = {passage.citation.document.id: passage.score for passage in answer.passages}
     assert runs["whence"]["q2"] == answered
@@ -128,7 +128,7 @@ def test_a_document_scores_as_its_best_chunk(encoder: Encoder, tmp_path: Path, h
     assert runs["dense"]["q"]["long"] == pytest.approx(
         generation.vectors.similarities(embedding, rows).max(), abs=1e-6
     )
-    assert runs["bm25"]["q"] == {"long": pytest.approx(generation.lexical.query("zebra crossing").scores(rows).max())}
+    assert runs["bm25"]["q"] == {"long": pytest.approx(generation.lexical.query("zebra crossing").scores[rows].max())}
     assert len(runs["dense"]["q"]) == 5
     generation.close()
 

@@ -161,6 +161,17 @@ def test_similarities_of_given_rows_are_in_the_order_asked_for() -> None:
     )
 
 
+def test_half_precision_is_read_exactly() -> None:
+    # All finite numbers of half precision, the smallest and the negative ones among them; one in each row is read.
+    numbers = np.arange(65_536, dtype=np.uint16).view(np.float16)
+    halves = numbers[np.isfinite(numbers)].reshape(-1, 8)
+    for place in range(8):
+        query = np.zeros(8, dtype=np.float32)
+        query[place] = 1
+        read = indexed(halves).similarities(query, np.arange(len(halves)))
+        np.testing.assert_array_equal(read, halves[:, place].astype(np.float32))
+
+
 def test_one_byte_for_each_dimension_keeps_a_cosine_to_two_decimals() -> None:
     embeddings = unit_rows(200, 384)
     query = unit_rows(1, 384, seed=6)[0]
