@@ -52,7 +52,6 @@ STAGES = {
     "keyword candidates": (
         "index.lexical:LexicalIndex.query",
         "index.lexical:LexicalQuery.search",
-        "index.lexical:LexicalQuery.scores",
     ),
     "chunk similarities": ("index.vectors:ChunkVectors.similarities",),
     "sentence similarities": ("index.vectors:SentenceVectors.similarities",),

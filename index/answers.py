@@ -13,7 +13,7 @@ import numpy as np
 
 from index.citations import Citation, cite
 from index.documents import HALF_SURROGATE, Span
-from index.embeddings import Embeddings, QueryEncoder
+from index.embeddings import Embeddings, ModelIdentity, QueryEncoder
 from index.errors import ModelError, QuestionError
 from index.filters import Filters, allowed_rows, check_filters
 from index.generations import Generation
@@ -78,6 +78,23 @@ class Quote:
 
 
 @dataclass(frozen=True)
+class PassageScores:
+    """What a passage's score is made of.
+
+    Attributes:
+        dense: cosine similarity of question and passage, 0 if below.
+        lexical: BM25, 0 or more.
+        sentence: cosine similarity of question and best sentence, 0 if below.
+        reranker: probability that the passage is relevant, by the reranker; None if none has read it.
+    """
+
+    dense: float
+    lexical: float
+    sentence: float
+    reranker: float | None = None
+
+
+@dataclass(frozen=True)
 class CitedPassage:
     """A passage as it is returned.
 
@@ -86,24 +103,17 @@ class CitedPassage:
         score: fused relevance in [0, 1], higher is better.
         text: exact words.
         highlights: spans of `text`, in code points: the sentences that come nearest to the question.
-        dense: cosine similarity of question and passage, 0 if below.
-        lexical: BM25, 0 or more.
-        sentence: cosine similarity of question and best sentence, 0 if below.
         citation: of the whole passage.
         also_in: citations of passages that say the same.
-        reranker: probability that the passage is relevant, by the reranker; None if none has read it.
     """
 
     rank: int
     score: float
     text: str
     highlights: tuple[Span, ...]
-    dense: float
-    lexical: float
-    sentence: float
+    scores: PassageScores
     citation: Citation
     also_in: tuple[Citation, ...]
-    reranker: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ class Answer:
         answer: best sentence or neighbouring sentences of the first passage; None when not answered.
         passages: best first; the nearest ones when not answered.
         generation: name of the generation that was asked.
-        model_name, model_sha256: of the embedding model.
+        model: that the generation was built with.
         took_ms: time from question to answer, in milliseconds.
         encoder: what made the question's embedding: the model, or the instant encoder.
         reranker: cross-encoder in whose order the passages are; None if they are in the order of their scores.
@@ -128,8 +138,7 @@ class Answer:
     answer: Quote | None
     passages: tuple[CitedPassage, ...]
     generation: str
-    model_name: str
-    model_sha256: str
+    model: ModelIdentity
     took_ms: float = field(compare=False)
     encoder: EncoderName = "full"
     reranker: ModelFiles | None = None
@@ -228,8 +237,7 @@ def _answer(
             for rank, (passage, highlight) in enumerate(zip(passages, highlights, strict=True), start=1)
         ),
         generation=generation.name,
-        model_name=generation.manifest.model.name,
-        model_sha256=generation.manifest.model.sha256,
+        model=generation.manifest.model,
         took_ms=encoding_ms + 1000 * (time.perf_counter() - started),
         encoder=encoder,
         reranker=None if reranker is None else reranker.model,
@@ -294,10 +302,7 @@ def _cited(generation: Generation, rank: int, passage: Passage, highlight: Span)
         score=passage.score,
         text=passage.chunk.text,
         highlights=(highlight,),
-        dense=passage.evidence.dense,
-        lexical=passage.bm25,
-        sentence=passage.evidence.sentence,
+        scores=PassageScores(passage.evidence.dense, passage.bm25, passage.evidence.sentence, passage.reranker),
         citation=cite(generation.corpus, passage.chunk),
         also_in=tuple(cite(generation.corpus, chunk) for chunk in passage.also_in),
-        reranker=passage.reranker,
     )

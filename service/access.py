@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -314,6 +315,7 @@ def needs_key(settings: Settings) -> bool:
     return settings.require_key or not (settings.insecure or is_loopback(settings.host))
 
 
+@lru_cache(maxsize=1_024)
 def is_loopback(host: str) -> bool:
     """Return whether a name or an address is reached from the same machine only."""
     if host.lower().removesuffix(".") == "localhost":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PAGE_POLICY = "; ".join(
@@ -31,6 +31,9 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+PRIVATE = {"Cache-Control": "no-store"}
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
 
 
 class SecurityHeaders:
@@ -52,16 +55,21 @@ class SecurityHeaders:
 
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _secure(MutableHeaders(scope=message), is_api=is_api)
+                message["headers"] = _secured(message.get("headers", ()), is_api=is_api)
             await send(message)
 
         await self._app(scope, receive, secured)
 
 
-def _secure(headers: MutableHeaders, *, is_api: bool) -> None:
-    is_page = headers.get("content-type", "").startswith("text/html")
-    headers.setdefault("Content-Security-Policy", PAGE_POLICY if is_page else CLOSED_POLICY)
-    for name, value in HEADERS.items():
-        headers.setdefault(name, value)
-    if is_api:
-        headers.setdefault("Cache-Control", "no-store")
+def _secured(given: RawHeaders, *, is_api: bool) -> RawHeaders:
+    content_type = next((value for name, value in given if name == b"content-type"), b"")
+    names = {name for name, _ in given}
+    added = _added(is_page=content_type.startswith(b"text/html"), is_api=is_api)
+    return [*given, *((name, value) for name, value in added if name not in names)]
+
+
+@cache
+def _added(*, is_page: bool, is_api: bool) -> RawHeaders:
+    policy = {"Content-Security-Policy": PAGE_POLICY if is_page else CLOSED_POLICY}
+    added = {**policy, **HEADERS, **(PRIVATE if is_api else {})}
+    return [(name.lower().encode(), value.encode()) for name, value in added.items()]

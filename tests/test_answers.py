@@ -81,7 +81,7 @@ def test_an_answer_says_whence_it_comes(handbook: Generation, encoder: Encoder) 
     answer = ask(handbook, encoder, RED)
     assert answer.question == RED
     assert answer.generation == handbook.name
-    assert (answer.model_name, answer.model_sha256) == (encoder.identity.name, encoder.identity.sha256)
+    assert answer.model == encoder.identity
     assert answer.took_ms > 0
     assert [passage.rank for passage in answer.passages] == [1, 2, 3, 4, 5]
 

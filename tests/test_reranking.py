@@ -129,7 +129,7 @@ def test_the_first_passages_are_in_the_order_of_the_cross_encoder(
     assert expected != first
     assert doc_ids(reranked) == expected + rest
     assert [passage.rank for passage in reranked.passages] == list(range(1, len(TEXTS)))
-    shown = [passage.reranker for passage in reranked.passages]
+    shown = [passage.scores.reranker for passage in reranked.passages]
     assert shown[:RERANKED] == pytest.approx(sorted(1 / (1 + np.exp(-logits)), reverse=True))
     assert shown[RERANKED:] == [None] * len(rest)
 
@@ -139,7 +139,8 @@ def test_a_passage_is_the_same_but_for_its_rank(generation: Generation, encoder:
     (reranked,) = answer_questions(generation, encoder, [Question(RED, top_k=100)], reranker=reranker)
     before = {passage.citation.document.id: passage for passage in plain.passages}
     for passage in reranked.passages:
-        assert replace(passage, rank=1, reranker=None) == replace(before[passage.citation.document.id], rank=1)
+        plainly = replace(passage, rank=1, scores=replace(passage.scores, reranker=None))
+        assert plainly == replace(before[passage.citation.document.id], rank=1)
     assert [len(passage.also_in) for passage in reranked.passages].count(1) == 1  # the copy
     first = reranked.passages[0].citation.document.id
     alone = Question(RED, top_k=1, filters={"doc_id": first})

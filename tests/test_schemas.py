@@ -78,13 +78,13 @@ def test_the_values_are_those_of_the_answer(answer: Answer) -> None:
     assert (record["question"], record["answered"]) == ("How do I reset the router?", True)
     assert (record["confidence"], record["took_ms"]) == (0.1235, 4.3)
     assert record["generation"] == answer.generation
-    assert record["model"] == {"name": answer.model_name, "sha256": answer.model_sha256}
+    assert record["model"] == {"name": answer.model.name, "sha256": answer.model.sha256}
     first, passage = answer.passages[0], record["passages"][0]
     assert passage["score"] == round(first.score, 4)
     assert passage["scores"] == {
-        "dense": round(first.dense, 4),
-        "lexical": round(first.lexical, 4),
-        "sentence": round(first.sentence, 4),
+        "dense": round(first.scores.dense, 4),
+        "lexical": round(first.scores.lexical, 4),
+        "sentence": round(first.scores.sentence, 4),
     }
     assert passage["highlights"] == [{"start": start, "end": end} for start, end in first.highlights]
     citation = passage["citation"]

@@ -27,7 +27,7 @@ from service.schemas.answers import (
     VerifyJson,
 )
 from service.schemas.problems import FieldProblemJson
-from service.services import Here, Services
+from service.services import Here, Services, services_of
 from service.verification import citations_in
 
 router = APIRouter(tags=["asking"])
@@ -42,8 +42,9 @@ WAITING = ("starting", "overloaded", "deadline", "index_unavailable")
     response_model=AnswerJson,
     responses=documented("invalid_question", *REFUSED, *WAITING),
 )
-async def ask(body: AskJson, request: Request, services: Here) -> Response:
+async def ask(body: AskJson, request: Request) -> Response:
     """Answer a question in the exact words of the documents, or say that they do not answer it."""
+    services = services_of(request)  # no dependency, for the time that takes
     return await _answer(_question(body, services), request, services)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from index.answers import Answer, CitedPassage, Quote
+from index.answers import Answer
 from index.citations import Citation, Verification
 from index.weights import EncoderName
 from service.schemas.base import Milliseconds, RequestSchema, Schema, Score, is_none
@@ -53,17 +53,16 @@ class QuoteJson(Schema):
     text: str
     citation: CitationJson
 
-    @classmethod
-    def of(cls, quote: Quote) -> QuoteJson:
-        """Convert from the library's record."""
-        return cls(text=quote.text, citation=CitationJson.of(quote.citation))
-
 
 class HighlightJson(Schema):
     """A span of a passage's text, in code points."""
 
     start: int
     end: int
+
+
+def _highlight(span: object) -> object:
+    return dict(zip(("start", "end"), span, strict=True)) if isinstance(span, tuple) else span
 
 
 class ScoresJson(Schema):
@@ -83,23 +82,10 @@ class PassageJson(Schema):
     rank: int
     score: Score
     text: str
-    highlights: list[HighlightJson]
+    highlights: list[Annotated[HighlightJson, BeforeValidator(_highlight)]]
     scores: ScoresJson
     citation: CitationJson
     also_in: list[CitationJson]
-
-    @classmethod
-    def of(cls, passage: CitedPassage) -> PassageJson:
-        """Convert from the library's record."""
-        return cls(
-            rank=passage.rank,
-            score=passage.score,
-            text=passage.text,
-            highlights=[HighlightJson(start=start, end=end) for start, end in passage.highlights],
-            scores=ScoresJson.model_validate(passage),
-            citation=CitationJson.of(passage.citation),
-            also_in=[CitationJson.of(citation) for citation in passage.also_in],
-        )
 
 
 class ModelJson(Schema):
@@ -130,18 +116,7 @@ class AnswerJson(Schema):
     @classmethod
     def of(cls, answer: Answer) -> AnswerJson:
         """Convert from the library's record."""
-        return cls(
-            question=answer.question,
-            answered=answer.answered,
-            confidence=answer.confidence,
-            answer=None if answer.answer is None else QuoteJson.of(answer.answer),
-            passages=[PassageJson.of(passage) for passage in answer.passages],
-            generation=answer.generation,
-            model=ModelJson(name=answer.model_name, sha256=answer.model_sha256),
-            encoder=answer.encoder,
-            reranker=answer.reranker and ModelJson.model_validate(answer.reranker),
-            took_ms=answer.took_ms,
-        )
+        return cls.model_validate(answer)
 
 
 class AskJson(RequestSchema):

@@ -109,7 +109,7 @@ class UnansweredGroupJson(Schema):
             documents=group.documents(complaints, at_most=MAX_LISTED),
             answered=answer.answered,
             confidence=answer.confidence,
-            nearest=PassageJson.of(answer.passages[0]) if answer.passages else None,
+            nearest=PassageJson.model_validate(answer.passages[0]) if answer.passages else None,
             generation=answer.generation,
         )
 
