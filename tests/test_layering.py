@@ -69,3 +69,11 @@ def test_asking_loads_neither_torch_nor_transformers(
     assert answer["passages"][0]["text"] == "The red light means that there is no power."
     assert (answer["confidence"] == 0.75) == is_calibrated
     assert done.stderr.strip() == ""
+
+
+def test_the_service_loads_the_model_context_protocol_when_it_is_spoken() -> None:
+    listing = "import sys, service.app; print({'mcp', 'mcp_types', 'service.mcp_http'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "set()"

@@ -1,28 +1,23 @@
-"""The Model Context Protocol over HTTP: streamable HTTP without sessions, each request answered with JSON.
-
-Any of several processes can answer any request. The server never speaks first, so that there is no stream to open
-(GET) and no session to end (DELETE).
-"""
+"""Where the Model Context Protocol is spoken, see `service.mcp_http`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from anyio.lowlevel import checkpoint
+from anyio import TASK_STATUS_IGNORED, Lock, create_task_group, sleep_forever, to_thread
+from anyio.abc import TaskGroup, TaskStatus
 from fastapi import APIRouter, FastAPI
-from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from index.answers import Answer
-from service.addresses import linking
-from service.departures import departure
-from service.mcp_server import Caller, Context, Desk, make_server
-from service.routes.asking import log_questions
-from service.services import Services, services_of
+from service.services import Services
+
+if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 router = APIRouter()
 
@@ -35,35 +30,45 @@ class _Endpoint:
         request = Request(scope, receive)
         # Read here: of a client that leaves meanwhile the library would think that something has failed.
         body = await request.body()
-        manager: StreamableHTTPSessionManager = scope["app"].state.mcp
+        protocol: _Protocol = scope["app"].state.mcp
+        manager = await protocol.manager()
         await manager.handle_request(scope, _again(body, receive), send)
 
 
 router.routes.append(Route("/mcp", endpoint=_Endpoint(), methods=["POST"], include_in_schema=False))
 
 
+class _Protocol:
+    """The library, loaded for the first message: it takes longer than all the rest of the service."""
+
+    def __init__(self, services: Services, tasks: TaskGroup) -> None:
+        self._services = services
+        self._tasks = tasks
+        self._lock = Lock()
+        self._manager: StreamableHTTPSessionManager | None = None
+
+    async def manager(self) -> StreamableHTTPSessionManager:
+        """Return what answers messages; it runs until the app ends."""
+        async with self._lock:
+            if self._manager is None:
+                self._manager = await self._tasks.start(self._run)
+            return self._manager
+
+    async def _run(self, *, task_status: TaskStatus[StreamableHTTPSessionManager] = TASK_STATUS_IGNORED) -> None:
+        module = await to_thread.run_sync(import_module, "service.mcp_http")
+        manager: StreamableHTTPSessionManager = module.make_manager(self._services)
+        async with manager.run():
+            task_status.started(manager)
+            await sleep_forever()
+
+
 @asynccontextmanager
 async def mcp_running(app: FastAPI) -> AsyncIterator[None]:
     """Be ready for the protocol, as long as an app runs."""
-    services: Services = app.state.services
-    server = make_server(Desk(services.settings, services.serving, services.line, caller=_caller, ready=checkpoint))
-    # Hosts, origins and the size of a body are looked at by our own middleware, as everywhere.
-    app.state.mcp = StreamableHTTPSessionManager(
-        server, json_response=True, stateless=True, max_request_body_size=services.settings.max_body
-    )
-    async with app.state.mcp.run():
+    async with create_task_group() as tasks:
+        app.state.mcp = _Protocol(app.state.services, tasks)
         yield
-
-
-def _caller(ctx: Context) -> Caller:
-    request = cast(Request, ctx.request)
-    services = services_of(request)
-    link = linking(request, services.settings)
-
-    def note(answer: Answer) -> None:
-        log_questions([answer], request, services)
-
-    return Caller(gone=departure(request), address=lambda _doc_id, url: link(url), note=note)
+        tasks.cancel_scope.cancel()
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
