@@ -45,10 +45,11 @@ def family(pid: int) -> list[int]:
     """Return a process with its children and theirs; none when it has ended."""
     if not Path(f"/proc/{pid}/task").exists():
         return []
-    return [pid, *(member for child in _children(pid) for member in family(child))]
+    return [pid, *(member for child in children(pid) for member in family(child))]
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Return the children of a process."""
     found: list[int] = []
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):  # a thread that has just ended
@@ -64,8 +65,13 @@ def read_rollup(text: str) -> dict[str, float]:
 
 def memory_of(pid: int) -> Memory:
     """Add up the memory of a process and its children."""
+    return memory_of_all(family(pid))
+
+
+def memory_of_all(pids: Sequence[int]) -> Memory:
+    """Add up the memory of some processes."""
     found = []
-    for member in family(pid):
+    for member in pids:
         with suppress(OSError):  # it has just ended
             found.append(read_rollup(Path(f"/proc/{member}/smaps_rollup").read_text()))
     return Memory(
@@ -79,7 +85,8 @@ def memory_of(pid: int) -> Memory:
 
 def whence_environment(home: Path, cache: Path) -> dict[str, str]:
     """Return the environment of a command that has Whence's defaults, but for its folders, and keeps no answers."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("WHENCE_")}
+    left_out = ("WHENCE_", "PYTHONDONTWRITEBYTECODE")  # else its modules are compiled at each start
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return {**inherited, "WHENCE_HOME": str(home), "WHENCE_CACHE": str(cache), "WHENCE_ANSWER_CACHE": "0"}
 
 

@@ -1,4 +1,4 @@
-"""Load by wrk: requests posted in turn over a number of connections, each with the next when its last is answered."""
+"""Load by wrk: requests sent in turn over a number of connections, each with the next when its last is answered."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ function init(arguments)
     lines[#lines + 1] = wrk.format(method, path, {["Content-Type"] = "application/json"}, body)
   end
   place = tonumber(arguments[2]) % #lines
+  pause = tonumber(arguments[3])
+end
+
+function delay()
+  return pause
 end
 
 function request()
@@ -72,7 +77,7 @@ def write_requests(requests: Sequence[Request], folder: Path) -> None:
     (folder / "requests.lua").write_text(SCRIPT, encoding="utf-8")
 
 
-def measure(port: int, folder: Path, *, clients: int, seconds: float, first: int = 0) -> Load:
+def measure(port: int, folder: Path, *, clients: int, seconds: float, first: int = 0, pause_ms: int = 0) -> Load:
     """Load a service of this machine.
 
     Args:
@@ -81,11 +86,12 @@ def measure(port: int, folder: Path, *, clients: int, seconds: float, first: int
         clients: connections.
         seconds: how long, at least 1; wrk takes whole ones.
         first: number of the request to begin with.
+        pause_ms: before each request.
     """
     command = [wrk(), "-t1", f"-c{clients}", f"-d{round(seconds)}s", f"--timeout={ANSWER_LIMIT_S}s"]
     script = ["-s", str(folder / "requests.lua"), f"http://{HOST}:{port}/"]
     printed = subprocess.run(
-        [*command, *script, "--", str(folder / "requests.txt"), str(first)],
+        [*command, *script, "--", str(folder / "requests.txt"), str(first), str(pause_ms)],
         check=True,
         capture_output=True,
         text=True,
