@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from index.draft import Progress
 from index.embeddings import Embeddings, Encoder
 from index.evaluation import CorpusEntry, Dataset, Run
 from index.generations import Generation, Home
-from index.retrieval import score_candidates
+from index.reranking import RERANKED, Reranker
+from index.retrieval import retrieve, score_candidates
 from index.sources import Rejected, Unchanged
 from index.vectors import Scores
 from index.weights import Weights, default_weights
@@ -69,6 +71,7 @@ def rank_queries(
     top_k: int,
     progress: Progress,
     weights: Weights | None = None,
+    reranker: Reranker | None = None,
 ) -> dict[str, Run]:
     """Rank documents for every query by dense search alone, by BM25 alone, and as questions are answered.
 
@@ -81,11 +84,12 @@ def rank_queries(
         top_k: documents ranked for a query.
         progress: told of each query.
         weights: None for those that ship with the package.
+        reranker: None leaves its way out.
 
     Returns:
-        "dense", "bm25" and "whence", each with at most `top_k` documents for each query.
+        "dense", "bm25", "whence" and, with a reranker, "reranked": each at most `top_k` documents for each query.
     """
-    ranker = _Ranker(generation, weights or default_weights(), top_k)
+    ranker = _Ranker(generation, weights or default_weights(), reranker, top_k)
     runs: dict[str, Run] = {name: {} for name in ranker.ways}
     progress.start("Ranking", len(queries))
     query_ids = list(queries)
@@ -102,7 +106,7 @@ def rank_queries(
 class _Ranker:
     """Ranks chunks in each way, and documents by their chunks."""
 
-    def __init__(self, generation: Generation, weights: Weights, top_k: int) -> None:
+    def __init__(self, generation: Generation, weights: Weights, reranker: Reranker | None, top_k: int) -> None:
         self._generation = generation
         self._weights = weights
         self._top_k = top_k
@@ -113,6 +117,8 @@ class _Ranker:
             "bm25": self._bm25,
             "whence": self._whence,
         }
+        if reranker is not None:
+            self.ways["reranked"] = partial(self._reranked, reranker)
 
     def documents(self, rows: NDArray[np.int64], scores: Scores) -> dict[str, float]:
         """Turn chunks, best first, into the scores of their documents."""
@@ -134,6 +140,15 @@ class _Ranker:
         words = self._generation.lexical.query(query)
         scored = score_candidates(self._generation, words, embedding, weights=self._weights.score)
         return scored.rows, scored.scores
+
+    def _reranked(self, reranker: Reranker, query: str, embedding: Embeddings) -> tuple[NDArray[np.int64], Scores]:
+        words = self._generation.lexical.query(query)
+        wanted = max(RERANKED, 2 * self._top_k)
+        passages = retrieve(self._generation, words, embedding, top_k=wanted, weights=self._weights.score)
+        chunks = [(each.chunk, *each.also_in) for each in reranker.rerank(query, passages)]
+        rows = np.array([chunk.row for same in chunks for chunk in same], dtype=np.int64)
+        # Its judgements and the scores of those it did not read cannot be compared: only the order counts.
+        return rows, (1 / np.arange(1, len(rows) + 1)).astype(np.float32)
 
 
 def _document(entry: CorpusEntry) -> Document:

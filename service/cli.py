@@ -513,6 +513,7 @@ def evaluate(
     ] = None,
     model: ModelOption = None,
     backend: BackendOption = None,
+    reranker: RerankerOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure retrieval on a data set: dense alone, BM25 alone, and as questions are answered."""
@@ -522,22 +523,24 @@ def evaluate(
     from index.evaluation import read_dataset, write_run
     from index.runs import index_dataset, rank_queries
 
-    settings = _settings(model=model, backend=backend)
+    settings = _settings(model=model, backend=backend, reranker=reranker)
     data = read_dataset(dataset, split=split)
     other = None if compare is None else _read_other_run(compare, data.qrels)
     if run is not None:
         with _writing_run(run):
             run.open("a").close()  # before hours are spent on what could not be written
     encoder = load_model(settings, settings.model or DEFAULT_MODEL, may_download=True)
+    judge = load_chosen_reranker(settings)
     with TerminalProgress(errors) as progress:
         folder = dataset.resolve()
         digest = hashlib.sha256(str(folder).encode()).hexdigest()[:12]
         store = Home((home or settings.cache) / "evaluations" / f"{folder.name}-{digest}")
         with closing(index_dataset(data, folder, store, encoder, progress)) as generation:
-            runs = rank_queries(generation, encoder, data.queries, top_k=top_k, progress=progress)
+            runs = rank_queries(generation, encoder, data.queries, top_k=top_k, progress=progress, reranker=judge)
+    answering = list(runs)[-1]
     if run is not None:
         with _writing_run(run):
-            write_run(runs["whence"], run, tag="whence")
+            write_run(runs[answering], run, tag="whence")
     measured = [(name, measure(data.qrels, ranking)) for name, ranking in runs.items()]
     if other is not None:
         name = str(compare).encode("utf-8", "replace").decode()  # the name of a file may be no text
@@ -545,7 +548,7 @@ def evaluate(
     _print_evaluation(measured, as_json)
     if other is not None:
         (_, ours), (name, theirs) = measured[-2:]
-        _print_comparison(name, differences(ours, theirs), as_json)
+        _print_comparison(answering, name, differences(ours, theirs), as_json)
 
 
 def _read_other_run(path: Path, qrels: Qrels) -> Run:
@@ -577,11 +580,11 @@ def _print_evaluation(measured: Sequence[tuple[str, Mapping[str, Measurement]]],
     output.print(table)
 
 
-def _print_comparison(other: str, differences: Mapping[str, Difference], as_json: bool) -> None:
+def _print_comparison(ours: str, other: str, differences: Mapping[str, Difference], as_json: bool) -> None:
     if as_json:
-        print_json(ComparisonJson.of(other, differences))
+        print_json(ComparisonJson.of(ours, other, differences))
         return
-    table = Table("metric", Column(Text(visible(f"whence − {other}"))), "95 % interval", "p", box=None)
+    table = Table("metric", Column(Text(visible(f"{ours} − {other}"))), "95 % interval", "p", box=None)
     for metric, value in differences.items():
         table.add_row(metric, f"{value.mean:+.3f}", f"{value.low:+.3f} to {value.high:+.3f}", f"{value.p_value:.4f}")
     output.print()

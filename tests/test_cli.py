@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from beir import write_dataset
 from putting import kept
-from tiny_models import write_tiny_model
+from tiny_models import write_tiny_cross_encoder, write_tiny_model
 
 from index.embeddings import Encoder, load_encoder
 from index.errors import EvaluationError
@@ -739,6 +739,25 @@ def test_retrieval_is_compared_with_the_run_of_another_system(
     assert evaluation.splitlines()[4].startswith(f" {run} ")
     assert f"whence − {run}" in table.splitlines()[0]
     assert table.splitlines()[2].split() == ["mrr@10", "+0.500", "+0.000", "to", "+1.000", "0.5000"]
+
+
+def test_what_a_reranker_is_worth_is_measured_beside_the_rest(
+    whence: Whence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHENCE_CACHE", str(tmp_path / "cache"))
+    folder, run, plain = write_dataset(tmp_path / "data"), tmp_path / "reranked.trec", tmp_path / "plain.trec"
+    whence("evaluate", folder, "--run", plain)
+    reranker = write_tiny_cross_encoder(tmp_path / "cross-encoder")
+    result = whence("evaluate", folder, "--reranker", reranker, "--run", run, "--compare", plain, "--json")
+    assert result.code == 0
+    ways = [record["retrieval"] for record in result.records]
+    assert ways == ["dense", "bm25", "whence", "reranked", str(plain), "reranked"]
+    # A model of random weights: the same documents in another order.
+    reranked, before = read_run(run), read_run(plain)
+    assert {query: set(documents) for query, documents in reranked.items()} == {
+        query: set(documents) for query, documents in before.items()
+    }
+    assert [list(documents) for documents in reranked.values()] != [list(documents) for documents in before.values()]
 
 
 def test_a_run_of_other_queries_is_refused_before_anything_is_indexed(

@@ -54,6 +54,6 @@ class ComparisonJson(Schema):
     compared_with: str
 
     @classmethod
-    def of(cls, other: str, differences: Mapping[str, Difference]) -> ComparisonJson:
-        """Convert from the library's records, which say how Whence compares with another run."""
-        return cls.model_validate({"retrieval": "whence", "compared_with": other, **differences})
+    def of(cls, ours: str, other: str, differences: Mapping[str, Difference]) -> ComparisonJson:
+        """Convert from the library's records, which say how a way of ours compares with another run."""
+        return cls.model_validate({"retrieval": ours, "compared_with": other, **differences})
