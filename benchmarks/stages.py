@@ -37,7 +37,7 @@ from processes import HOST, WHENCE, free_port, running, wait_until, whence_envir
 from wrk import Load, measure, write_requests
 
 from index.generations import Home
-from index.retrieval import CANDIDATES
+from index.store import CANDIDATES
 from service.models import load_query_encoder
 from service.settings import read_settings
 
@@ -51,7 +51,8 @@ STAGES = {
     "dense candidates": ("index.vectors:ChunkVectors.search",),
     "keyword candidates": (
         "index.lexical:LexicalIndex.query",
-        "index.lexical:LexicalQuery.search",
+        "index.lexical:LexicalIndex.scores",
+        "index.lexical:best_rows",
     ),
     "chunk similarities": ("index.vectors:ChunkVectors.similarities",),
     "sentence similarities": ("index.vectors:SentenceVectors.similarities",),

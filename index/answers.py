@@ -16,11 +16,11 @@ from index.documents import HALF_SURROGATE, Span
 from index.embeddings import Embeddings, ModelIdentity, QueryEncoder
 from index.errors import ModelError, QuestionError
 from index.filters import Filters, allowed_rows, check_filters
-from index.generations import Generation
 from index.instant import InstantEncoder
 from index.models import ModelFiles
 from index.reranking import RERANKED, Reranker
 from index.retrieval import Passage, retrieve
+from index.store import OpenGeneration
 from index.terms import analyse_query
 from index.weights import AnswerWeights, EncoderName, Weights, default_weights
 
@@ -145,7 +145,7 @@ class Answer:
 
 
 def answer_questions(
-    generation: Generation,
+    generation: OpenGeneration,
     encoder: QueryEncoder,
     questions: Sequence[Question],
     *,
@@ -189,7 +189,7 @@ def name_of(encoder: QueryEncoder) -> EncoderName:
     return "instant" if isinstance(encoder, InstantEncoder) else "full"
 
 
-def check_model(generation: Generation, encoder: QueryEncoder) -> None:
+def check_model(generation: OpenGeneration, encoder: QueryEncoder) -> None:
     """Refuse questions encoded by another model than the generation's.
 
     Raises:
@@ -212,7 +212,7 @@ def check_model(generation: Generation, encoder: QueryEncoder) -> None:
 
 
 def _answer(
-    generation: Generation,
+    generation: OpenGeneration,
     question: Question,
     embedding: Embeddings,
     weights: Weights,
@@ -245,7 +245,7 @@ def _answer(
 
 
 def _passages(
-    generation: Generation,
+    generation: OpenGeneration,
     question: Question,
     embedding: Embeddings,
     weights: Weights,
@@ -258,7 +258,7 @@ def _passages(
     return passages if reranker is None else reranker.rerank(question.text, passages)[: question.top_k]
 
 
-def _allowed(generation: Generation, filters: Filters | None) -> np.ndarray | None:
+def _allowed(generation: OpenGeneration, filters: Filters | None) -> np.ndarray | None:
     if not filters:
         return None
     return allowed_rows(filters, generation.document_records, generation.manifest.chunks)
@@ -291,12 +291,12 @@ def best_sentences(passage: Passage, weights: AnswerWeights) -> Span:
     return passage.chunk.sentences[first][0], passage.chunk.sentences[last][1]
 
 
-def _quote(generation: Generation, passage: Passage, span: Span) -> Quote:
+def _quote(generation: OpenGeneration, passage: Passage, span: Span) -> Quote:
     citation = cite(generation.corpus, passage.chunk, *span)
     return Quote(citation.quote, citation)
 
 
-def _cited(generation: Generation, rank: int, passage: Passage, highlight: Span) -> CitedPassage:
+def _cited(generation: OpenGeneration, rank: int, passage: Passage, highlight: Span) -> CitedPassage:
     return CitedPassage(
         rank=rank,
         score=passage.score,

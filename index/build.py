@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 from index.chunks import TARGET_TOKENS
 from index.documents import Document
 from index.draft import Draft, NoProgress, Progress
 from index.embeddings import Encoder
+from index.engines import DocumentSource, Engine, LocalEngine, SplitDocument
 from index.errors import DamagedGenerationError, NoGenerationError, SourceError
 from index.generations import KEEP_GENERATIONS, Generation, Home, write_error
 from index.manifest import Manifest, SourceRecord
@@ -25,29 +25,6 @@ logger = logging.getLogger(__name__)
 
 # Raised when readers, chunking or what is embedded change, so that documents are taken in anew.
 MAKING_VERSION = 1
-
-
-class DocumentSource(Protocol):
-    """Anything that yields documents: a folder or file (`index.sources.Source`), or what was put over HTTP."""
-
-    @property
-    def key(self) -> str:
-        """What tells it from other sources."""
-
-    @property
-    def prefix(self) -> str:
-        """Put before the ids of its documents."""
-
-    @property
-    def is_bundled(self) -> bool:
-        """Whether it is the bundled corpus, which gives way to a user's own documents."""
-
-    def read(self, known: Mapping[str, str]) -> Iterator[Document | Unchanged | Rejected]:
-        """Yield its documents, and what cannot be one.
-
-        Args:
-            known: doc_id -> SHA-256 of the source bytes; one that is still the same may come as `Unchanged`.
-        """
 
 
 @dataclass(frozen=True)
@@ -112,6 +89,7 @@ def sync(
     remove: Sequence[str] = (),
     settings: BuildSettings | None = None,
     progress: Progress | None = None,
+    engine: Engine | None = None,
 ) -> SyncReport:
     """Bring a home up to date with its sources, in a new generation.
 
@@ -125,6 +103,7 @@ def sync(
         remove: keys of sources whose documents are to go.
         settings: how to make it.
         progress: told of each stage.
+        engine: who reads and encodes; None for this process. It decides nothing of what comes out.
 
     Raises:
         SourceError: a source is missing, cannot be read, has no documents, or two have a document of the same id.
@@ -135,7 +114,7 @@ def sync(
     with home.writer(wait_s=settings.wait_s), home.building_folder() as folder:
         parent, known = _open_parent(home)
         try:
-            with closing(_Sync(home, parent, known, folder, encoder, settings, progress)) as run:
+            with closing(_Sync(home, parent, known, folder, encoder, settings, progress, engine)) as run:
                 return run.run(sources, remove)
         except (OSError, sqlite3.OperationalError) as exc:
             # Not from reading a source, see `_items`.
@@ -196,6 +175,7 @@ class _Sync:
         encoder: Encoder,
         settings: BuildSettings,
         progress: Progress,
+        engine: Engine | None,
     ) -> None:
         self._home = home
         self._parent = parent
@@ -207,7 +187,15 @@ class _Sync:
             parent.manifest.model == encoder.identity and parent.manifest.making == settings.making()
         )
         self._reusable = parent if is_reusable else None
-        self._draft = Draft(folder, encoder, self._reusable, target_tokens=settings.target_tokens, progress=progress)
+        self._engine = engine or LocalEngine(encoder)
+        self._draft = Draft(
+            folder,
+            encoder,
+            self._reusable,
+            target_tokens=settings.target_tokens,
+            progress=progress,
+            engine=self._engine,
+        )
 
     def run(self, sources: Sequence[DocumentSource], remove: Sequence[str]) -> SyncReport:
         """Read, write, check and publish."""
@@ -262,7 +250,7 @@ class _Sync:
         known = self._known(source)
         found, rejected = 0, []
         self._progress.start(f"Reading {source.key}", None)
-        for item in _items(source, known if self._reusable is not None else {}):
+        for item in _items(self._engine, source, known if self._reusable is not None else {}):
             self._progress.advance(1)
             if isinstance(item, Rejected):
                 rejected.append(item)
@@ -284,7 +272,12 @@ class _Sync:
                 "really gone, say so: --allow-empty"
             )
 
-    def _take(self, item: Document | Unchanged, source: DocumentSource, known: Mapping[str, str]) -> None:
+    def _take(
+        self, item: Document | SplitDocument | Unchanged, source: DocumentSource, known: Mapping[str, str]
+    ) -> None:
+        chunks = None
+        if isinstance(item, SplitDocument):
+            chunks, item = item.chunks, item.document
         other = self._draft.owner(item.doc_id)
         if other is not None and _is_uploads(source) and item.doc_id not in known:
             self._changes.rejected.append(_clash(item.doc_id, other))
@@ -297,7 +290,7 @@ class _Sync:
         if isinstance(item, Unchanged):
             self._draft.keep(item.doc_id, source=source.key)
             return
-        self._draft.add(item, source=source.key)
+        self._draft.add(item, source=source.key, chunks=chunks)
         if item.doc_id not in known:
             self._changes.added.append(item.doc_id)
         elif known[item.doc_id] != item.sha256 or self._is_described_otherwise(item):
@@ -353,10 +346,12 @@ class _Sync:
         )
 
 
-def _items(source: DocumentSource, known: Mapping[str, str]) -> Iterator[Document | Unchanged | Rejected]:
+def _items(
+    engine: Engine, source: DocumentSource, known: Mapping[str, str]
+) -> Iterator[Document | SplitDocument | Unchanged | Rejected]:
     """Read a source, with what fails while reading told apart from what fails while writing."""
     try:
-        yield from source.read(known)
+        yield from engine.read(source, known)
     except OSError as exc:
         raise SourceError(
             f"{source.key} cannot be read: {exc.strerror or exc}. Nothing was changed. Check it, then run the "

@@ -65,10 +65,8 @@ CREATE TABLE chunks (
     text TEXT NOT NULL
 )
 """
-INDEXES = """
-CREATE INDEX chunks_by_embedded_sha256 ON chunks (embedded_sha256);
-CREATE INDEX documents_by_source ON documents (source);
-"""
+INDEX_OF_DOCUMENTS = "CREATE INDEX documents_by_source ON documents (source)"
+INDEXES = f"CREATE INDEX chunks_by_embedded_sha256 ON chunks (embedded_sha256); {INDEX_OF_DOCUMENTS};"
 IDENTITY_COLUMNS = "doc_id, source, title, media_type, sha256, size, uri, metadata, page_starts"
 CHUNK_COLUMNS = (
     "row, chunk_id, document, start, end, first_line, headings, context, is_furniture, first_sentence, sentences, "
@@ -166,6 +164,23 @@ class ChunkRecord:
         for first, end, header in self.row_headers:
             texts[first:end] = [embedded_text(header, text) for text in texts[first:end]]
         return texts
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """A chunk with what is kept beside it.
+
+    Attributes:
+        document: the number of its document.
+        gap: the text between the chunk before and this one.
+        before, after: up to 32 code points of the document that stand before and after it.
+    """
+
+    document: int
+    chunk: ChunkRecord
+    gap: str
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
@@ -377,23 +392,14 @@ class Corpus:
 
     def text(self, record: DocumentRecord) -> str:
         """Return the canonical text of a document."""
-        last_row = record.first_row + record.chunk_count - 1
-        pieces = self._connection.execute(
-            "SELECT gap || text FROM chunks WHERE row BETWEEN ? AND ? ORDER BY row", (record.first_row, last_row)
-        )
-        (tail,) = self._connection.execute("SELECT tail FROM documents WHERE doc_id = ?", (record.doc_id,)).fetchone()
-        return "".join([*(piece for (piece,) in pieces), tail])
+        pieces = self._pieces(record.first_row, record.first_row + record.chunk_count)
+        return "".join([*pieces, self._tail(record)])
 
     def outline(self, record: DocumentRecord) -> list[Heading]:
         """List the headings of a document, in order."""
-        last_row = record.first_row + record.chunk_count - 1
-        cursor = self._connection.execute(
-            "SELECT start, headings FROM chunks WHERE row BETWEEN ? AND ? ORDER BY row", (record.first_row, last_row)
-        )
         outline: list[Heading] = []
         before: list[str] = []
-        for start, headings in cursor:
-            path = json.loads(headings)
+        for start, path in self._headings(record.first_row, record.first_row + record.chunk_count):
             pairs = zip(before, path, strict=False)
             known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             outline += [Heading(text, level, start) for level, text in enumerate(path[known:], start=known + 1)]
@@ -403,14 +409,10 @@ class Corpus:
     def chunks(self, rows: Sequence[int]) -> list[ChunkRecord]:
         """Return chunks by row, in the order asked for."""
         known = {row: self._chunks[row] for row in rows if row in self._chunks}
-        cursor = self._connection.execute(
-            f"SELECT {_of('c', CHUNK_COLUMNS)} "  # noqa: S608 (constants)
-            "FROM json_each(?) AS wanted JOIN chunks AS c ON c.row = wanted.value",
-            (_json([int(row) for row in rows if row not in known]),),
-        )
-        for values in cursor.fetchall() if len(known) < len(rows) else ():
-            known[values[0]] = _chunk_record(values, self._document(values[2]))
-            _keep(self._chunks, values[0], known[values[0]], most=CACHED_CHUNKS)
+        if len(known) < len(rows):
+            for values in self._chunk_values([int(row) for row in rows if row not in known]):
+                known[values[0]] = _chunk_record(values, self._document(values[2]))
+                keep(self._chunks, values[0], known[values[0]], most=CACHED_CHUNKS)
         return [known[row] for row in rows]
 
     def text_before(self, chunk: ChunkRecord, length: int) -> str:
@@ -422,21 +424,50 @@ class Corpus:
         """Return up to `length` code points, at most 32, of the document that stand after a chunk."""
         return self._around(chunk)[1][:length]
 
+    def _chunk_values(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
+        """Read `CHUNK_COLUMNS` of some rows, in any order."""
+        return self._connection.execute(
+            f"SELECT {_of('c', CHUNK_COLUMNS)} "  # noqa: S608 (constants)
+            "FROM json_each(?) AS wanted JOIN chunks AS c ON c.row = wanted.value",
+            (_json(rows),),
+        ).fetchall()
+
+    def _pieces(self, first: int, end: int) -> Iterator[str]:
+        """Read what stands before each chunk of a range of rows, and its text, as one."""
+        cursor = self._connection.execute(
+            "SELECT gap || text FROM chunks WHERE row BETWEEN ? AND ? ORDER BY row", (first, end - 1)
+        )
+        return (piece for (piece,) in cursor)
+
+    def _headings(self, first: int, end: int) -> Iterator[tuple[int, list[str]]]:
+        """Read the start and the headings of each chunk of a range of rows."""
+        cursor = self._connection.execute(
+            "SELECT start, headings FROM chunks WHERE row BETWEEN ? AND ? ORDER BY row", (first, end - 1)
+        )
+        return ((start, json.loads(headings)) for start, headings in cursor)
+
+    def _tail(self, record: DocumentRecord) -> str:
+        """Read what stands after the last chunk of a document."""
+        (tail,) = self._connection.execute("SELECT tail FROM documents WHERE doc_id = ?", (record.doc_id,)).fetchone()
+        return str(tail)
+
     def _document(self, number: int) -> DocumentRecord:
         if number not in self._documents:
             values = self._connection.execute(
                 f"SELECT {RECORD_COLUMNS} FROM documents WHERE document = ?",  # noqa: S608 (constants)
                 (number,),
             ).fetchone()
-            _keep(self._documents, number, _document_record(values), most=CACHED_DOCUMENTS)
+            keep(self._documents, number, _document_record(values), most=CACHED_DOCUMENTS)
         return self._documents[number]
 
     def _around(self, chunk: ChunkRecord) -> tuple[str, str]:
         """Return what stands before and after a chunk."""
         if chunk.row not in self._surroundings:
-            around = (self._read_before(chunk), self._read_after(chunk))
-            _keep(self._surroundings, chunk.row, around, most=CACHED_CHUNKS)
+            keep(self._surroundings, chunk.row, self._read_around(chunk), most=CACHED_CHUNKS)
         return self._surroundings[chunk.row]
+
+    def _read_around(self, chunk: ChunkRecord) -> tuple[str, str]:
+        return self._read_before(chunk), self._read_after(chunk)
 
     def _read_before(self, chunk: ChunkRecord) -> str:
         (text,) = self._connection.execute("SELECT gap FROM chunks WHERE row = ?", (chunk.row,)).fetchone()
@@ -455,9 +486,7 @@ class Corpus:
             text += piece
             row += 1
         if len(text) < SURROUNDING_CHARS:
-            text += self._connection.execute(
-                "SELECT tail FROM documents WHERE doc_id = ?", (chunk.document.doc_id,)
-            ).fetchone()[0]
+            text += self._tail(chunk.document)
         return text[:SURROUNDING_CHARS]
 
     def rows_embedded_from(self, digests: Iterable[bytes]) -> dict[bytes, int]:
@@ -479,6 +508,26 @@ class Corpus:
         )
         digests = dict(cursor.fetchall())
         return [digests[int(row)] for row in rows]
+
+    def rows(self) -> Iterator[StoredChunk]:
+        """Iterate over all chunks with what is kept beside them, in their order, to write them elsewhere."""
+        cursor = self._connection.execute(
+            f"SELECT {CHUNK_COLUMNS}, gap FROM chunks ORDER BY row"  # noqa: S608 (constants)
+        )
+        for *values, gap in cursor:
+            chunk = _chunk_record(values, self._document(values[2]))
+            yield StoredChunk(values[2], chunk, gap, *self._read_around(chunk))
+
+    def save_documents(self, path: Path) -> None:
+        """Write the documents without their chunks to a new file, for a corpus whose chunks are elsewhere."""
+        with closing(sqlite3.connect(path, isolation_level=None)) as documents:
+            documents.execute("PRAGMA journal_mode = OFF")
+            documents.execute(DOCUMENTS_TABLE)
+            documents.execute("BEGIN")
+            rows = self._connection.execute("SELECT * FROM documents ORDER BY document")
+            documents.executemany("INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            documents.execute("COMMIT")
+            documents.execute(INDEX_OF_DOCUMENTS)
 
     def sentence_layout(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return where each chunk's sentences begin (one more at the end), and which chunks are furniture."""
@@ -587,6 +636,7 @@ def _document_record(values: Sequence[Any]) -> DocumentRecord:
 
 
 def _chunk_record(values: Sequence[Any], document: DocumentRecord) -> ChunkRecord:
+    """Make a record of `CHUNK_COLUMNS`."""
     row, chunk_id, _, start, end, first_line, headings, context, furniture, first_sentence, *rest = values
     sentences, row_headers, text = rest
     numbers = np.frombuffer(sentences, dtype="<i4").tolist()
@@ -607,7 +657,7 @@ def _chunk_record(values: Sequence[Any], document: DocumentRecord) -> ChunkRecor
     )
 
 
-def _keep(kept: dict[int, Value], number: int, value: Value, *, most: int) -> None:
+def keep(kept: dict[int, Value], number: int, value: Value, *, most: int) -> None:
     """Keep a value; of too many the one goes that came first."""
     kept[number] = value
     if len(kept) > most:

@@ -5,27 +5,39 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.chunks import split
+from index.chunks import Chunk, split
 from index.corpus import ChunkRecord, Corpus, CorpusLayout, CorpusWriter
 from index.documents import Document
 from index.embeddings import Encoder
+from index.engines import Engine, LocalEngine
 from index.errors import DamagedGenerationError, GenerationError
 from index.generations import ADAPTATION, SKETCHES, Generation, Home, sync_folder, sync_tree, utc_now
 from index.instant import has_instant, shipped_table
 from index.lexical import LexicalIndex
 from index.manifest import FORMAT_VERSION, MANIFEST, Manifest, SourceRecord, generation_name, record_files
-from index.retrieval import CANDIDATES
 from index.sequences import write_sequences
-from index.sketches import EXACT_CHUNKS, MEASURED_QUERIES, OVERSAMPLING, TARGET_RECALL, DenseSearch, Sketches
+from index.sketches import (
+    EXACT_CHUNKS,
+    LISTS,
+    MEASURED_QUERIES,
+    NEAREST,
+    TARGET_RECALL,
+    DenseSearch,
+    Sketches,
+    nearest_rows,
+    ways_of_searching,
+)
+from index.store import CANDIDATES
 from index.vectors import ChunkVectors, SentenceVectors, lengths_of, quantise, slices
 
 logger = logging.getLogger(__name__)
@@ -64,16 +76,25 @@ class Draft:
         parent: generation whose documents and embeddings can be taken over as they are; None for nothing.
         target_tokens: see `index.chunks.split`.
         progress: told of each stage.
+        engine: who encodes; None for this process.
     """
 
     def __init__(
-        self, folder: Path, encoder: Encoder, parent: Generation | None, *, target_tokens: int, progress: Progress
+        self,
+        folder: Path,
+        encoder: Encoder,
+        parent: Generation | None,
+        *,
+        target_tokens: int,
+        progress: Progress,
+        engine: Engine | None = None,
     ) -> None:
         self._folder = folder
         self._encoder = encoder
         self._parent = parent
         self._target_tokens = target_tokens
         self._progress = progress
+        self._engine = engine or LocalEngine(encoder)
         self._writer = CorpusWriter(folder, None if parent is None else parent.folder / "corpus.sqlite")
         self._dense = DenseSearch()
         self._owners: dict[str, str] = {}
@@ -89,9 +110,16 @@ class Draft:
         """Return the key of the source that a document came from, None when it is not in the draft."""
         return self._owners.get(doc_id)
 
-    def add(self, document: Document, *, source: str) -> None:
-        """Take in a new or changed document."""
-        chunks = split(document, self._encoder.tokenizer, target_tokens=self._target_tokens)
+    def add(self, document: Document, *, source: str, chunks: Sequence[Chunk] | None = None) -> None:
+        """Take in a new or changed document.
+
+        Args:
+            document: to be added.
+            source: key of the source it came from.
+            chunks: of it, where they are known; None splits it.
+        """
+        if chunks is None:
+            chunks = split(document, self._encoder.tokenizer, target_tokens=self._target_tokens)
         self._writer.add(document, chunks, source=source)
         self._owners[document.doc_id] = source
 
@@ -155,6 +183,7 @@ class Draft:
         self._progress.start("Writing the keyword index", None)
         self._write_lexical(corpus, rows_in_parent, added)
         origins, sentence_origins = self._origins(corpus, layout, starts, added)
+        self._progress.start("Writing the sequences of terms", None)
         parent = None if self._parent is None else self._parent.sequences
         write_sequences(self._folder / "sequences", origins, parent, corpus.chunks)
         self._progress.start("Writing embeddings", None)
@@ -216,34 +245,41 @@ class Draft:
 
     def _encode_chunks(self, corpus: Corpus, rows: NDArray[np.int64], halves: NDArray[np.float16]) -> None:
         self._progress.start("Encoding chunks", len(rows))
-        for group in _groups(rows):
-            texts = [chunk.embedded_text for chunk in corpus.chunks(group)]
-            halves[group] = self._encoder.encode_documents(texts, on_progress=self._progress.advance)
+        texts = ([chunk.embedded_text for chunk in corpus.chunks(group)] for group in _groups(rows))
+        encoded = self._engine.encode(texts, on_progress=self._progress.advance)
+        for group, embeddings in zip(_groups(rows), encoded, strict=True):
+            halves[group] = embeddings
 
     def _encode_sentences(self, corpus: Corpus, rows: NDArray[np.int64], sentences: NDArray[np.int8]) -> None:
         self._progress.start("Encoding sentences", len(rows))
-        for group in _groups(rows):
-            chunks = corpus.chunks(group)
-            positions = _sentence_positions(chunks)
-            texts = [text for chunk in chunks for text in chunk.embedded_sentences]
-            distinct = list(dict.fromkeys(texts))
-            embeddings = quantise(self._encoder.encode_documents(distinct))
-            place = {text: position for position, text in enumerate(distinct)}
-            sentences[positions] = embeddings[[place[text] for text in texts]]
-            self._progress.advance(len(group))
+        asked: deque[_Sentences] = deque()
+
+        def texts() -> Iterator[Sequence[str]]:
+            for group in _groups(rows):
+                asked.append(_Sentences.of(corpus.chunks(group)))
+                yield asked[-1].texts
+
+        for embeddings in self._engine.encode(texts(), on_progress=None):
+            encoded = asked.popleft()
+            sentences[encoded.positions] = quantise(embeddings)[encoded.places]
+            self._progress.advance(encoded.chunks)
 
     def _write_sketches(self, vectors: ChunkVectors, sentences: SentenceVectors) -> None:
         """Sketch the chunks of a large corpus, if the nearest ones are then found."""
         if len(vectors) <= EXACT_CHUNKS:
             return
+        self._progress.start("Writing sketches", None)
         places = np.linspace(0, len(sentences) - 1, MEASURED_QUERIES).astype(np.int64)
         queries = sentences.embeddings(places)
-        sketches = Sketches.of(vectors.halves, OVERSAMPLING[0])
-        for sketches.oversampling in OVERSAMPLING:
-            recall = vectors.measured_recall(queries, sketches, top_k=CANDIDATES)
+        nearest = nearest_rows(vectors.halves, queries, count=NEAREST)
+        ways = ways_of_searching(len(vectors))
+        sketches = Sketches.of(vectors.halves, lists=LISTS if ways[0].probes else 1)
+        for dense in ways:
+            sketches.search_by(dense)
+            recall = sketches.recall(queries, nearest, top_k=CANDIDATES)
             if recall >= TARGET_RECALL:
                 sketches.save(self._folder / SKETCHES)
-                self._dense = DenseSearch(sketches.oversampling, round(recall, 4))
+                self._dense = replace(dense, recall=round(recall, 4))
                 return
         logger.warning("sketches find %.3f of the nearest chunks only: the search stays exact", recall)
 
@@ -299,6 +335,29 @@ class Draft:
         _, similarities = generation.vectors.search(embedding, top_k=1)
         if similarities[0] < PROBE_SIMILARITY:
             raise DamagedGenerationError(f"chunk {chunk.row} does not find itself: {similarities[0]:.4f}")
+
+
+@dataclass(frozen=True)
+class _Sentences:
+    """Sentences that are encoded together.
+
+    Attributes:
+        chunks: how many they are of.
+        texts: each once.
+        positions: of the sentences in the corpus.
+        places: of their texts in `texts`.
+    """
+
+    chunks: int
+    texts: Sequence[str]
+    positions: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, chunks: Sequence[ChunkRecord]) -> _Sentences:
+        place: dict[str, int] = {}
+        places = [place.setdefault(text, len(place)) for chunk in chunks for text in chunk.embedded_sentences]
+        return cls(len(chunks), list(place), _sentence_positions(chunks), np.array(places, dtype=np.int64))
 
 
 def _failed_check(path: Path, error: Exception) -> GenerationError:

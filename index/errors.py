@@ -7,11 +7,13 @@
     ├── GenerationError           an index cannot be opened or written
     │   ├── NoGenerationError         nothing has been published yet
     │   ├── DamagedGenerationError    a file of a generation is missing or altered
-    │   └── WriterBusyError           another process is writing
+    │   ├── WriterBusyError           another process is writing
+    │   └── StoreError                the server that keeps it does not answer, or refuses
     ├── StateError                the state of a home cannot be read or written
     ├── QuestionError             a question, its limits or its filters make no sense
     ├── CitationError             a saved citation cannot be parsed
     ├── EvaluationError           a data set does not have the expected form
+    ├── ClusterError              a cluster cannot be reached, or its machines cannot do the work
     └── CalibrationError          labels, or the calibration of a home, cannot be used
 
 A message names what was wrong, with the value, and what to do next.
@@ -52,6 +54,10 @@ class WriterBusyError(GenerationError):
     """Another process holds the writer's lock of the home."""
 
 
+class StoreError(GenerationError):
+    """A store beyond this machine has a malformed address, does not answer, or refuses."""
+
+
 class StateError(WhenceError):
     """The state of a home, `state.sqlite`, cannot be opened, read or written."""
 
@@ -66,6 +72,10 @@ class CitationError(WhenceError):
 
 class EvaluationError(WhenceError):
     """A data set for evaluation is missing a file or has a malformed line."""
+
+
+class ClusterError(WhenceError):
+    """A cluster cannot be reached, or its machines cannot do the work; nothing was published."""
 
 
 class CalibrationError(WhenceError):

@@ -33,13 +33,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.corpus import Corpus, DocumentRecord
+from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, GenerationError, NoGenerationError, WriterBusyError
 from index.instant import Adaptation
-from index.lexical import LexicalIndex
+from index.lexical import LexicalIndex, best_rows
 from index.manifest import BUILDING_PREFIX, Manifest, check_files, read_manifest
 from index.sequences import TermSequences
 from index.sketches import Sketches
+from index.store import CANDIDATES, Excerpt, union
 from index.vectors import ChunkVectors, SentenceVectors, open_array
+from index.vocabulary import LexicalQuery
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +71,7 @@ class Generation:
         self.manifest = manifest
         self.vectors = ChunkVectors.load(folder / "vectors.faiss")
         if manifest.dense.oversampling:
-            self.vectors.sketches = Sketches.load(folder / SKETCHES, manifest.dense.oversampling)
+            self.vectors.sketches = Sketches.load(folder / SKETCHES, manifest.dense)
         self.sentences = SentenceVectors.load(folder)
         self.lexical = LexicalIndex.load(folder / "lexical")
         self.sequences = TermSequences.load(folder / "sequences", self.sentences.starts)
@@ -105,6 +108,24 @@ class Generation:
     def document_records(self) -> list[DocumentRecord]:
         """All documents in order of doc_id, read once: filters look at every one of them."""
         return list(self.corpus.documents())
+
+    @property
+    def centroid(self) -> Embeddings:
+        """See `ChunkVectors.centroid`."""
+        return self.vectors.centroid
+
+    def excerpt(
+        self, query: LexicalQuery, embedding: Embeddings, *, allowed: NDArray[np.bool_] | None = None
+    ) -> Excerpt:
+        """See `index.store.OpenGeneration.excerpt`."""
+        scores = self.lexical.scores(query)
+        nearest, _ = self.vectors.search(embedding, top_k=CANDIDATES, allowed=allowed)
+        rows = union(nearest, best_rows(scores, CANDIDATES, allowed))
+        return Excerpt(rows, scores[rows], self.vectors, self.sentences, self.sequences, self.furniture)
+
+    def open_corpus(self) -> Corpus:
+        """Open the corpus once more, for another thread; whoever asks for it closes it."""
+        return Corpus(self.folder / "corpus.sqlite")
 
     def check_counts(self) -> None:
         """Compare the counts of all parts.

@@ -35,7 +35,7 @@ from index.models import DEFAULT_MODEL, ModelFiles, find_model
 from index.vectors import open_array
 
 if TYPE_CHECKING:
-    from index.generations import Generation
+    from index.store import OpenGeneration
 
 TABLE = "instant.safetensors"
 TABLE_SHA256 = "06ace2a5ddd21506bbab1b9cbad40d5b2db1bf185017ca1b5a70cd1b9afb082c"
@@ -232,7 +232,7 @@ class InstantEncoder:
         return rows
 
 
-def instant_encoder(generation: Generation, *, name: str | None = None) -> InstantEncoder:
+def instant_encoder(generation: OpenGeneration, *, name: str | None = None) -> InstantEncoder:
     """Load the instant encoder for a generation, adapted to it; the model itself is not loaded.
 
     Args:

@@ -22,9 +22,9 @@ from index.documents import HALF_SURROGATE
 from index.draft import Progress
 from index.embeddings import QueryEncoder
 from index.errors import CalibrationError, QuestionError
-from index.generations import Generation
 from index.reranking import RERANKED, Reranker
 from index.retrieval import Passage, retrieve
+from index.store import OpenGeneration
 from index.weights import default_weights
 
 # A fit in the cross-validation sees four fifths of them. 8 % of 16 are one question; of much fewer they are none, and
@@ -70,7 +70,7 @@ class Outcomes:
         return Outcomes(self.evidence[places], self.is_right[places], self.is_answerable[places])
 
 
-def read_labels(path: Path, generation: Generation) -> Labels:
+def read_labels(path: Path, generation: OpenGeneration) -> Labels:
     """Read labelled questions about the documents of a generation.
 
     Raises:
@@ -93,7 +93,7 @@ def read_labels(path: Path, generation: Generation) -> Labels:
 
 
 def ask_labelled(
-    generation: Generation,
+    generation: OpenGeneration,
     encoder: QueryEncoder,
     questions: Sequence[LabelledQuestion],
     progress: Progress,
@@ -123,7 +123,7 @@ def ask_labelled(
 
 
 def first_passages(
-    generation: Generation,
+    generation: OpenGeneration,
     encoder: QueryEncoder,
     questions: Sequence[str],
     *,
@@ -160,7 +160,7 @@ def check_outcomes(outcomes: Outcomes) -> None:
         )
 
 
-def _parse(text: str, generation: Generation) -> tuple[list[LabelledQuestion], list[str]]:
+def _parse(text: str, generation: OpenGeneration) -> tuple[list[LabelledQuestion], list[str]]:
     """Return the questions, and what is wrong with the lines that hold none."""
     questions: list[LabelledQuestion] = []
     problems: list[str] = []
@@ -179,7 +179,7 @@ def _parse(text: str, generation: Generation) -> tuple[list[LabelledQuestion], l
     return questions, problems
 
 
-def _parse_line(line: str, generation: Generation) -> LabelledQuestion:
+def _parse_line(line: str, generation: OpenGeneration) -> LabelledQuestion:
     try:
         label = json.loads(line)
     except (ValueError, RecursionError) as exc:
@@ -195,7 +195,7 @@ def _parse_line(line: str, generation: Generation) -> LabelledQuestion:
     return LabelledQuestion(Question(label["question"]).text, frozenset(documents))
 
 
-def _is_unknown(doc_id: str, generation: Generation) -> bool:
+def _is_unknown(doc_id: str, generation: OpenGeneration) -> bool:
     is_text = not HALF_SURROGATE.search(doc_id)
     return not is_text or generation.corpus.document(doc_id) is None
 

@@ -8,59 +8,45 @@ files, scores follow the statistics of the present corpus, and a deleted word is
 
 from __future__ import annotations
 
-import math
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import compress, count, islice, pairwise
+from itertools import compress, count, islice
 from pathlib import Path
 
 import numpy as np
-from rapidfuzz import process
-from rapidfuzz.distance import OSA
 
 from index.errors import DamagedGenerationError
-from index.terms import STOP_WORDS, analyse, analyse_query, every_term, names
+from index.terms import STOP_WORDS, every_term
 from index.vectors import open_array
+from index.vocabulary import K1, LexicalQuery, Vocabulary
 
 # Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3:
-# the usual values, not tuned on any corpus.
-K1 = 1.2
+# the usual value, not tuned on any corpus.
 B = 0.75
-
-# How many typing errors a term may have, by the least number of its letters.
-TYPING_ERRORS = ((9, 2), (6, 1))
 
 _BATCH = 50_000  # texts counted at a time; bounds the memory a build needs beside the index itself
 _GROUP = 64  # rows of which the best is found first when the best of all are wanted
 _LARGEST_FREQUENCY = 255
 _LINE_FEED = 10
-_PREFIX_BYTES = 8
-_KNOWN_TERMS = 16_384  # of which it is kept where they are; a few MB
 
 
 @dataclass(frozen=True, eq=False)
-class LexicalIndex:
+class LexicalIndex(Vocabulary):
     """BM25 search over rows 0 to n-1, one text each.
 
     The postings of term t are `rows[offsets[t]:offsets[t + 1]]`, ascending, and the frequencies beside them.
 
-    Attributes:
-        vocabulary: uint8; the terms in UTF-8, in byte order, each followed by a line feed.
-        term_ends: int64, shape (terms,); where in `vocabulary` each term ends.
-        offsets: int64, shape (terms + 1,).
+    Attributes, beside those of `Vocabulary`:
         rows: int32, shape (postings,).
         frequencies: uint8, shape (postings,); how often the term occurs in the row. More than 255 is held as
             255, where BM25 has long levelled off.
         lengths: int32, shape (n,); terms in each row, stop words not counted.
     """
 
-    vocabulary: np.ndarray
-    term_ends: np.ndarray
-    offsets: np.ndarray
     rows: np.ndarray
     frequencies: np.ndarray
     lengths: np.ndarray
@@ -111,27 +97,23 @@ class LexicalIndex:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def query(self, text: str) -> LexicalQuery:
-        """Analyse a query for all that is asked about it.
-
-        Unknown terms are replaced by what they are likely typing errors of. Names stay as they are: one that no
-        text holds is not the one it looks like.
-        """
-        found = names(text)
-        known = {term: term for name in found for term in name}
-        telling = analyse(text)
-        for term in telling:
-            if term not in known:
-                known[term] = self._corrected(term)
-        corrected = [known[term] for term in telling]
-        spans = {term: self._span(term) for term in corrected or analyse_query(text)}
-        weights = {term: self._weight(span.stop - span.start) for term, span in spans.items()}
-        pairs = ((min(pair), max(pair)) for pair in pairwise(corrected) if pair[0] != pair[1])
-        return LexicalQuery(self, weights, spans, found, tuple(dict.fromkeys(pairs)))
+    def query(self, text: str) -> IndexQuery:
+        """See `Vocabulary.query`; the scores of what is returned are those of this index."""
+        query = super().query(text)
+        return IndexQuery(query.term_weights, query.spans, query.names, query.neighbours, self)
 
     def search(self, query: str, *, top_k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Find the rows that match a query best, see `LexicalQuery.search`."""
+        """Find the rows that match a query best, see `IndexQuery.search`."""
         return self.query(query).search(top_k=top_k, allowed=allowed)
+
+    def scores(self, query: LexicalQuery) -> np.ndarray:
+        """Return the BM25 scores of all rows: float32, in [0, upper_bound); 0 where no term of the query occurs."""
+        scores = np.zeros(len(self), np.float32)
+        for term, weight in query.term_weights.items():
+            found, frequencies = self.postings(query.spans[term])
+            # Faster by a third than picking by numbers of 32 bits.
+            np.add.at(scores, found, np.float32(weight) * self.saturation(found, frequencies))
+        return scores
 
     def postings(self, span: slice) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of a term and its frequencies in them, which lie in `span`."""
@@ -142,77 +124,11 @@ class LexicalIndex:
         saturation: np.ndarray = frequencies / (frequencies + self._length_norms.take(rows))
         return saturation
 
-    def _corrected(self, term: str) -> str:
-        """Return the known term nearest to an unknown one, by insertions, deletions, changes and swaps of letters.
-
-        Of terms equally near it is the most frequent. The first letter is taken to be right, as it mostly is
-        (Yannakoudakis & Fawthrop 1983, "The rules of spelling errors").
-        """
-        errors = next((errors for length, errors in TYPING_ERRORS if len(term) >= length), 0)
-        span = self._span(term)
-        if not errors or span.start != span.stop or not term.isalpha():
-            return term
-        first, known = self._terms_with_first_letter(term[0])
-        found = process.extract(term, known, scorer=OSA.distance, score_cutoff=errors, limit=None)
-        frequencies = np.diff(self.offsets[first : first + len(known) + 1])
-        nearest = min(found, key=lambda match: (match[1], -frequencies[match[2]], match[0]), default=(term,))
-        return str(nearest[0])
-
-    def _terms_with_first_letter(self, letter: str) -> tuple[int, list[str]]:
-        """Return the place of the first term that begins with a letter, and all that do."""
-        places, prefix = range(len(self.term_ends)), letter.encode()
-        first = bisect_left(places, prefix, key=self._term)
-        last = bisect_right(places, prefix, key=lambda place: self._term(place)[: len(prefix)])
-        start, end = (self.term_ends[place - 1] + 1 if place else 0 for place in (first, last))
-        return first, self.vocabulary[start:end].tobytes().decode().split("\n")[:-1]
-
-    def _weight(self, document_frequency: int) -> float:
-        """Return the largest score of a term: (k1 + 1) * idf, with an idf that is never negative."""
-        missing = len(self) - document_frequency
-        return (K1 + 1) * math.log1p((missing + 0.5) / (document_frequency + 0.5))
-
     @cached_property
     def _length_norms(self) -> np.ndarray:
         average = max(1, self.lengths.sum()) / max(1, len(self))
         norms: np.ndarray = (K1 * (1 - B + B * self.lengths / average)).astype(np.float32)
         return norms
-
-    def _span(self, term: str) -> slice:
-        """Return where the postings of a term lie; an empty slice for an unknown term."""
-        span = self._spans.get(term)
-        if span is None:
-            if len(self._spans) == _KNOWN_TERMS:
-                self._spans.clear()
-            span = self._spans[term] = self._look_up(term)
-        return span
-
-    @cached_property
-    def _spans(self) -> dict[str, slice]:
-        """Where the postings of terms lie that were looked up before."""
-        return {}
-
-    def _look_up(self, term: str) -> slice:
-        wanted = term.encode()
-        prefix = _prefix(wanted)
-        first, last = (int(self._prefixes.searchsorted(prefix, side)) for side in ("left", "right"))
-        place = bisect_left(range(last), wanted, lo=first, key=self._term)
-        if place == last or self._term(place) != wanted:
-            return slice(0, 0)
-        return slice(int(self.offsets[place]), int(self.offsets[place + 1]))
-
-    @cached_property
-    def _prefixes(self) -> np.ndarray:
-        """The first eight bytes of each term as a number, padded with zeros, in the order of the terms; uint64."""
-        starts = np.concatenate([np.zeros(1, np.int64), self.term_ends[:-1] + 1])[: len(self.term_ends)]
-        places = starts[:, None] + np.arange(_PREFIX_BYTES)
-        letters = self.vocabulary[np.minimum(places, len(self.vocabulary) - 1)]
-        letters[places >= self.term_ends[:, None]] = 0
-        prefixes: np.ndarray = letters.view(">u8").ravel().astype(np.uint64)
-        return prefixes
-
-    def _term(self, place: int) -> bytes:
-        start = self.term_ends[place - 1] + 1 if place else 0
-        return self.vocabulary[start : self.term_ends[place]].tobytes()
 
     def _moved(self, kept: np.ndarray, positions: np.ndarray) -> _Postings:
         """Return the postings of the kept rows under their new numbers."""
@@ -252,24 +168,14 @@ class LexicalIndex:
 
 
 @dataclass(frozen=True, eq=False)
-class LexicalQuery:
-    """A query that is analysed once, to search and to score with.
+class IndexQuery(LexicalQuery):
+    """A query with the index that analysed it.
 
-    Attributes:
+    Attributes, beside those of `LexicalQuery`:
         index: that is asked.
-        term_weights: its distinct terms, each with the largest score it could add, rare ones more. Terms are
-            alternatives; one that no row holds has a weight, too.
-        spans: where the postings of each of them lie.
-        names: the terms of each name in it, see `index.terms.names`.
-        neighbours: the pairs of different terms that stand side by side in it, stop words left out; each pair once
-            and in alphabetical order.
     """
 
     index: LexicalIndex
-    term_weights: Mapping[str, float]
-    spans: Mapping[str, slice]
-    names: Sequence[Sequence[str]]
-    neighbours: Sequence[tuple[str, str]]
 
     def search(self, *, top_k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows that match best.
@@ -282,27 +188,13 @@ class LexicalQuery:
             Rows (int64) and their scores (float32), best first, equal scores by row. At most `top_k` and only
             rows that hold a term of the query.
         """
-        scores = self.scores if allowed is None else np.where(allowed, self.scores, np.float32(0))
-        rows = _best(scores, top_k)
-        return rows, scores[rows]
+        rows = best_rows(self.scores, top_k, allowed)
+        return rows, self.scores[rows]
 
     @cached_property
     def scores(self) -> np.ndarray:
-        """The BM25 scores of all rows: float32, in [0, upper_bound); 0 where no term of the query occurs."""
-        scores = np.zeros(len(self.index), np.float32)
-        for term, weight in self.term_weights.items():
-            found, frequencies = self.index.postings(self.spans[term])
-            scores[found] += weight * self.index.saturation(found, frequencies)
-        return scores
-
-    @property
-    def upper_bound(self) -> float:
-        """A score that no text could exceed, whatever its length; 0 for a query without terms.
-
-        It depends on the query and the corpus only, so that `scores / upper_bound` means the same whatever is
-        filtered or asked for.
-        """
-        return math.fsum(self.term_weights.values())
+        """See `LexicalIndex.scores`."""
+        return self.index.scores(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -433,13 +325,16 @@ def _insertion_points(old: _Postings, new: _Postings, places: np.ndarray, known:
     return np.concatenate([start + np.searchsorted(old.rows[start:end], rows) for start, end, rows in spans])
 
 
-def _prefix(term: bytes) -> np.uint64:
-    """Return the first eight bytes of a term as a number that sorts as they do."""
-    return np.uint64(int.from_bytes(term[:_PREFIX_BYTES].ljust(_PREFIX_BYTES, b"\0")))
+def best_rows(scores: np.ndarray, top_k: int, allowed: np.ndarray | None = None) -> np.ndarray:
+    """Return the rows with the `top_k` highest scores above 0, best first, equal scores by row; int64.
 
-
-def _best(scores: np.ndarray, top_k: int) -> np.ndarray:
-    """Return the rows with the `top_k` highest scores above 0, best first, equal scores by row; int64."""
+    Args:
+        scores: float32, shape (n,).
+        top_k: rows wanted, at least 1.
+        allowed: bool, shape (n,); False keeps a row out.
+    """
+    if allowed is not None:
+        scores = np.where(allowed, scores, np.float32(0))
     rows = np.flatnonzero(scores >= _floor(scores, top_k))
     order = np.argsort(-scores[rows], kind="stable")[:top_k]
     return rows[order]

@@ -14,7 +14,7 @@ on filters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 from index.corpus import ChunkRecord
 from index.duplicates import groups_of_duplicates
 from index.embeddings import Embeddings
-from index.generations import Generation
-from index.lexical import LexicalQuery
 from index.sequences import Wording
+from index.store import Excerpt, OpenGeneration
 from index.vectors import Scores
+from index.vocabulary import LexicalQuery
 from index.weights import Evidence, ScoreWeights
 
-CANDIDATES = 100  # of each search
-RESCORED = 64  # of them together; the others come after these
+RESCORED = 64  # of the candidates of both searches; the others come after these
 # What a keyword score counts for when they are chosen; an embedding counts for its weight.
 LEXICAL = 0.3
 
@@ -107,7 +106,7 @@ class Scored:
 
 
 def retrieve(
-    generation: Generation,
+    generation: OpenGeneration,
     query: LexicalQuery,
     embedding: Embeddings,
     *,
@@ -128,19 +127,21 @@ def retrieve(
     Returns:
         At most `top_k` passages, best first; equal scores in the order of the corpus.
     """
-    candidates = _candidates(generation, query, embedding, weights=weights, allowed=allowed)
+    excerpt = generation.excerpt(query, embedding, allowed=allowed)
+    candidates = _candidates(excerpt, query, embedding, weights)
     if not len(candidates):
         return []
-    scored = _scored(generation, query, embedding, candidates.first(RESCORED), weights)
+    scored = _scored(excerpt, query, embedding, candidates.first(RESCORED), weights)
     rows = np.concatenate([scored.rows, candidates.rows[RESCORED:]])
-    groups = groups_of_duplicates(generation.sequences, rows, at_most=top_k)
+    groups = groups_of_duplicates(excerpt.sequences, rows, at_most=top_k)
     if groups[-1][0] >= RESCORED:
-        scored = _scored(generation, query, embedding, candidates, weights)
+        scored = _scored(excerpt, query, embedding, candidates, weights)
         rows = scored.rows
-        groups = groups_of_duplicates(generation.sequences, rows, at_most=top_k)
+        groups = groups_of_duplicates(excerpt.sequences, rows, at_most=top_k)
     members = [[rows[group[0]], *np.sort(rows[group[1:]])] for group in groups]
-    chunks = iter(generation.corpus.chunks([int(row) for row in chain.from_iterable(members)]))
-    background = float(generation.vectors.centroid @ embedding)
+    found = excerpt.in_corpus(np.array(list(chain.from_iterable(members))))
+    chunks = iter(generation.corpus.chunks(found.tolist()))
+    background = float(generation.centroid @ embedding)
     evidence = _evidence(scored, [group[0] for group in groups], background=background)
     return [
         _passage(scored, group[0], [next(chunks) for _ in group], each)
@@ -149,7 +150,7 @@ def retrieve(
 
 
 def score_candidates(
-    generation: Generation,
+    generation: OpenGeneration,
     query: LexicalQuery,
     embedding: Embeddings,
     *,
@@ -157,47 +158,38 @@ def score_candidates(
     allowed: NDArray[np.bool_] | None = None,
 ) -> Scored:
     """Score all chunks that either search puts among its best; arguments as for `retrieve`."""
-    candidates = _candidates(generation, query, embedding, weights=weights, allowed=allowed)
-    return _scored(generation, query, embedding, candidates, weights)
+    excerpt = generation.excerpt(query, embedding, allowed=allowed)
+    scored = _scored(excerpt, query, embedding, _candidates(excerpt, query, embedding, weights), weights)
+    return replace(scored, rows=excerpt.in_corpus(scored.rows))
 
 
-def _candidates(
-    generation: Generation,
-    query: LexicalQuery,
-    embedding: Embeddings,
-    *,
-    weights: ScoreWeights,
-    allowed: NDArray[np.bool_] | None,
-) -> Candidates:
-    dense_rows, _ = generation.vectors.search(embedding, top_k=CANDIDATES, allowed=allowed)
-    lexical_rows, _ = query.search(top_k=CANDIDATES, allowed=allowed)
-    rows = _union(dense_rows, lexical_rows)
-    dense = generation.vectors.similarities(embedding, rows).clip(0, 1)
-    bm25 = query.scores[rows]
+def _candidates(excerpt: Excerpt, query: LexicalQuery, embedding: Embeddings, weights: ScoreWeights) -> Candidates:
+    rows, bm25 = excerpt.rows, excerpt.bm25
+    dense = excerpt.vectors.similarities(embedding, rows).clip(0, 1)
     together = weights.dense * dense + LEXICAL * _shares_of_bound(query, bm25)
-    order = np.argsort(-np.where(generation.furniture[rows], weights.furniture * together, together), kind="stable")
+    order = np.argsort(-np.where(excerpt.furniture[rows], weights.furniture * together, together), kind="stable")
     return Candidates(rows[order], dense[order], bm25[order])
 
 
 def _scored(
-    generation: Generation, query: LexicalQuery, embedding: Embeddings, candidates: Candidates, weights: ScoreWeights
+    excerpt: Excerpt, query: LexicalQuery, embedding: Embeddings, candidates: Candidates, weights: ScoreWeights
 ) -> Scored:
     rows = candidates.rows
     if not len(rows):
         nothing = np.empty(0, np.float32)
         return Scored(rows, nothing, {}, nothing, nothing, np.empty((0, 2), np.int64), nothing, nothing)
-    similarities, bounds = generation.sentences.similarities(embedding, rows)
-    wording = generation.sequences.wording(query, rows)
+    similarities, bounds = excerpt.sentences.similarities(embedding, rows)
+    wording = excerpt.sequences.wording(query, rows)
     parts = {
         "dense": candidates.dense,
-        **_nearest_sentences(generation, rows, similarities, bounds),
+        **_nearest_sentences(excerpt, rows, similarities, bounds),
         "lexical": _shares_of_bound(query, candidates.bm25),
         "coverage": wording.coverage,
         "sentence_coverage": wording.best_coverage,
         "phrases": wording.phrases,
     }
     fused = sum(getattr(weights, name) * part for name, part in parts.items())
-    scores = np.where(generation.furniture[rows], weights.furniture * fused, fused).astype(np.float32)
+    scores = np.where(excerpt.furniture[rows], weights.furniture * fused, fused).astype(np.float32)
     order = np.lexsort((rows, -scores, np.arange(len(rows)) >= RESCORED))
     return Scored(
         rows=rows[order],
@@ -211,22 +203,15 @@ def _scored(
     )
 
 
-def _union(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
-    rows = np.sort(np.concatenate([one, other]))
-    is_first = np.ones(len(rows), dtype=np.bool_)
-    is_first[1:] = rows[1:] != rows[:-1]
-    return rows[is_first]
-
-
 def _shares_of_bound(query: LexicalQuery, bm25: Scores) -> Scores:
     return (bm25 / (query.upper_bound or 1.0)).astype(np.float32)
 
 
 def _nearest_sentences(
-    generation: Generation, rows: NDArray[np.int64], similarities: Scores, bounds: NDArray[np.int64]
+    excerpt: Excerpt, rows: NDArray[np.int64], similarities: Scores, bounds: NDArray[np.int64]
 ) -> dict[str, Scores]:
     """Return how near the best sentence of each chunk comes, and the best that is a question."""
-    questions = np.where(generation.sequences.is_question(rows), similarities, 0)
+    questions = np.where(excerpt.sequences.is_question(rows), similarities, 0)
     best = {"sentence": similarities, "question": questions}
     return {name: np.maximum.reduceat(each, bounds[:-1]).clip(0, 1) for name, each in best.items()}
 

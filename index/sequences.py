@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.corpus import ChunkRecord
-from index.lexical import LexicalQuery
 from index.shingles import BUCKETS, bucket_counts, shingles_of
 from index.terms import STOP_WORDS, every_term
 from index.vectors import Scores, open_array, positions_in
+from index.vocabulary import LexicalQuery
 
 CHUNKS_AT_ONCE = 2_048
 

@@ -16,7 +16,7 @@ from index.documents import Content, Document
 from index.errors import DocumentError, SourceError
 from index.readers.files import open_file, unreadable
 from index.readers.limits import Limits
-from index.readers.worker import PROCESSES, ReaderPool, Reading
+from index.readers.worker import PROCESSES, ReaderPool, ReaderProcess, Reading
 
 IGNORE_FILE = ".whenceignore"
 MAX_DEPTH = 100  # of folders in folders
@@ -94,7 +94,7 @@ class Unchanged:
 
 
 @dataclass(frozen=True)
-class _File:
+class SourceFile:
     """A file to read: where its bytes are, following links, and what it is called."""
 
     path: Path
@@ -122,10 +122,12 @@ def read_source(
     limits = limits or Limits()
     with ReaderPool(limits, processes=processes) as pool:
 
-        def outcome(found: _File | Rejected) -> Document | Rejected | Unchanged:
-            return _outcome(found, pool, limits, known or {}) if isinstance(found, _File) else found
+        def outcome(found: SourceFile | Rejected) -> Document | Rejected | Unchanged:
+            if isinstance(found, Rejected):
+                return found
+            return compared(found, known or {}, limits) or read_file(found, pool)
 
-        yield from pool.map(outcome, _files(source))
+        yield from pool.map(outcome, source_files(source))
 
 
 def list_documents(source: Source) -> list[str]:
@@ -134,7 +136,7 @@ def list_documents(source: Source) -> list[str]:
     Raises:
         SourceError: there is nothing at its path.
     """
-    return [found.doc_id for found in _files(source) if isinstance(found, _File)]
+    return [found.doc_id for found in source_files(source) if isinstance(found, SourceFile)]
 
 
 def find_file(source: Source, doc_id: str) -> Path | None:
@@ -175,19 +177,35 @@ def document_from(doc_id: str, reading: Reading) -> Document:
     )
 
 
-def _outcome(
-    file: _File, pool: ReaderPool, limits: Limits, known: Mapping[str, str]
-) -> Document | Rejected | Unchanged:
+def compared(file: SourceFile, known: Mapping[str, str], limits: Limits) -> Unchanged | Rejected | None:
+    """Compare a file with what is known of it; None when it is new or was changed, and has to be read.
+
+    Args:
+        file: whose bytes are digested if it is known.
+        known: `doc_id` -> SHA-256 of the bytes already indexed.
+        limits: on the file.
+    """
     try:
-        if file.doc_id in known and _sha256(file.path, limits) == known[file.doc_id]:
-            return Unchanged(file.doc_id)
-        return document_from(file.doc_id, pool.read(file.path, file.doc_id))
+        is_same = file.doc_id in known and digest_of_file(file.path, limits) == known[file.doc_id]
+    except DocumentError as exc:
+        return Rejected(file.doc_id, str(exc))
+    return Unchanged(file.doc_id) if is_same else None
+
+
+def read_file(file: SourceFile, reader: ReaderPool | ReaderProcess) -> Document | Rejected:
+    """Read a file that was found in a source."""
+    try:
+        return document_from(file.doc_id, reader.read(file.path, file.doc_id))
     except DocumentError as exc:
         return Rejected(file.doc_id, str(exc))
 
 
-def _sha256(path: Path, limits: Limits) -> str:
-    """Digest a file without holding it in memory."""
+def digest_of_file(path: Path, limits: Limits) -> str:
+    """Digest a file without holding it in memory.
+
+    Raises:
+        DocumentError: it cannot be opened.
+    """
     with open_file(path, limits) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -198,15 +216,19 @@ def _address(content: Content) -> str | None:
     return next((value for value in addresses if value.startswith(("http://", "https://"))), None)
 
 
-def _files(source: Source) -> Iterator[_File | Rejected]:
-    """Find the files of a source, in the order of their paths."""
+def source_files(source: Source) -> Iterator[SourceFile | Rejected]:
+    """Find the files of a source, in the order of their paths, without opening any.
+
+    Raises:
+        SourceError: there is nothing at its path.
+    """
     root = source.root()
     if root.is_dir():
         return _Walk(root, source.prefix).folder(root, "", ())
     return iter([_file(root, source.prefix + source.path.name)])
 
 
-def _file(path: Path, doc_id: str) -> _File | Rejected:
+def _file(path: Path, doc_id: str) -> SourceFile | Rejected:
     """Tell a file that can be read from everything else that has a name."""
     printable = doc_id.encode("utf-8", "backslashreplace").decode()
     if printable != doc_id:
@@ -219,7 +241,7 @@ def _file(path: Path, doc_id: str) -> _File | Rejected:
         return Rejected(doc_id, str(unreadable(exc)))
     if kind != stat.S_IFREG:
         return Rejected(doc_id, f"is {_SPECIAL.get(kind, 'no file')}; only files with text can be added")
-    return _File(path, doc_id)
+    return SourceFile(path, doc_id)
 
 
 @dataclass(frozen=True)
@@ -247,7 +269,7 @@ class _Walk:
         self._prefix = prefix
         self._linked: set[Path] = set()
 
-    def folder(self, path: Path, relative: str, ignores: tuple[_Ignore, ...]) -> Iterator[_File | Rejected]:
+    def folder(self, path: Path, relative: str, ignores: tuple[_Ignore, ...]) -> Iterator[SourceFile | Rejected]:
         """Yield what is in a folder and below it; `relative` is empty or ends in `/`."""
         if relative.count("/") > MAX_DEPTH:
             yield self._rejected(relative, f"is nested more than {MAX_DEPTH} folders deep; move it up")
@@ -265,7 +287,9 @@ class _Walk:
             if not entry.name.startswith("."):
                 yield from self._entry(entry, relative + entry.name, ignores)
 
-    def _entry(self, entry: os.DirEntry[str], name: str, ignores: tuple[_Ignore, ...]) -> Iterator[_File | Rejected]:
+    def _entry(
+        self, entry: os.DirEntry[str], name: str, ignores: tuple[_Ignore, ...]
+    ) -> Iterator[SourceFile | Rejected]:
         if _is_ignored(name + "/" if _is_folder(entry) else name, ignores):
             return
         if entry.is_symlink():
@@ -275,7 +299,7 @@ class _Walk:
         else:
             yield _file(Path(entry.path), self._prefix + name)
 
-    def _link(self, link: Path, name: str, ignores: tuple[_Ignore, ...]) -> Iterator[_File | Rejected]:
+    def _link(self, link: Path, name: str, ignores: tuple[_Ignore, ...]) -> Iterator[SourceFile | Rejected]:
         try:
             target = link.resolve(strict=True)
         except (OSError, RuntimeError):

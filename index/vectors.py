@@ -126,13 +126,6 @@ class ChunkVectors:
         order = np.lexsort((rows, -similarities))[:top_k]
         return rows[order], similarities[order]
 
-    def measured_recall(self, queries: Embeddings, sketches: Sketches, *, top_k: int) -> float:
-        """Return which share of the ten nearest rows is among the candidates that sketches find for `top_k`."""
-        _, nearest = self._index.search(queries, min(10, len(self)))
-        found = sketches.candidates(queries, top_k=top_k)
-        shares = [np.isin(one, other).mean() for one, other in zip(nearest, found, strict=True)]
-        return float(np.mean(shares))
-
     def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> Scores:
         """Compute the cosine similarity of one query to given rows: float32, shape (len(rows),)."""
         return _products(_singles(self._halves[rows]), embedding)
@@ -146,6 +139,7 @@ class ChunkVectors:
             return None
         with _one_thread():
             (rows,) = self.sketches.candidates(embedding[None, :], top_k=wanted)
+        rows = rows[rows >= 0]
         found = rows if allowed is None else rows[allowed[rows]]
         return found if len(found) >= min(top_k, available) else None
 

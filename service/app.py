@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 
 from index.generations import Home
 from index.state import State
@@ -27,7 +27,7 @@ from service.logs import RequestLog
 from service.metrics import Metrics
 from service.models import load_chosen_reranker, load_model
 from service.prefix import Prefix
-from service.problems import describe_forms, documented, handle_problems
+from service.problems import Problem, describe_forms, documented, handle_problems
 from service.routes import (
     asking,
     chat,
@@ -44,9 +44,10 @@ from service.routes import (
 )
 from service.routes.mcp import mcp_running
 from service.schemas.problems import ProblemJson
-from service.services import Services
+from service.services import Services, services_of
 from service.serving import Serving
 from service.settings import Settings
+from service.stores import chosen_store
 from service.tasks import TaskQueue
 from service.watching import Watcher
 
@@ -69,6 +70,7 @@ ANYWHERE = (
 )
 # A worker that takes the place of another one answers no question with "starting": it opens the index first.
 OPENING_S = 20.0
+READING = ("GET", "HEAD")
 DESCRIPTION = "Answers questions in the exact words of a team's documents, and says whence they come."
 
 
@@ -91,8 +93,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     chats = (chat, openai, deep_chat, mcp)
+    writing = (documents, tasks, generations)
     for module in (asking, *chats, retrieval, documents, tasks, generations, feedback, operations, pages):
-        app.include_router(module.router)
+        app.include_router(module.router, dependencies=[Depends(_refuse_to_write)] if module in writing else [])
     handle_problems(app)
     handle_departures(app)
     _add_middleware(app, services)
@@ -101,12 +104,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _services(settings: Settings) -> Services:
+    store = chosen_store(settings)
     home, state, metrics = Home(settings.home), State(settings.home), Metrics()
     serving = Serving(
         home,
         lambda name: load_model(settings, settings.model or name),
         load_reranker=partial(load_chosen_reranker, settings),
         cached_answers=settings.answer_cache,
+        store=store,
         on_change=metrics.generation,
     )
     tasks = TaskQueue(state)
@@ -114,6 +119,7 @@ def _services(settings: Settings) -> Services:
     return Services(
         settings=settings,
         home=home,
+        store=home if store is None else store,
         state=state,
         serving=serving,
         line=line_of(settings, serving, metrics),
@@ -127,6 +133,16 @@ def _services(settings: Settings) -> Services:
         ),
         metrics=metrics,
     )
+
+
+async def _refuse_to_write(request: Request) -> None:
+    """Refuse to change an index that is in a store beyond this machine, which has one writer and many readers."""
+    if request.method not in READING and services_of(request).settings.store is not None:
+        raise Problem(
+            "method_not_allowed",
+            "The index is in a store that is only read here. Change it where it is built: whence index PATH --store.",
+            headers={"Allow": ", ".join(READING)},
+        )
 
 
 def _add_middleware(app: FastAPI, services: Services) -> None:
@@ -153,7 +169,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _start(services: Services) -> None:
-    has_index = services.home.published_name() is not None
+    is_elsewhere = services.settings.store is not None
+    has_index = is_elsewhere or services.home.published_name() is not None
     if not has_index:
         what = "one from the bundled documents" if services.settings.bundled else "an empty one"
         logger.info("No index in %s yet: building %s", services.home.path, what)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from index.answers import Question
 from index.calibration import Calibration, calibration_of, weights_with
+from index.cluster import ClusterSettings
 from index.errors import WhenceError
 from index.filters import Filters
 from index.generations import Generation, Home
@@ -33,8 +34,9 @@ from service.batch_output import (
     reserved_names,
     write_parquet,
 )
-from service.batch_pipeline import Pipeline, part_rows
+from service.batch_pipeline import Pipeline, Workforce, part_rows
 from service.batch_progress import BatchProgress
+from service.batch_ray import RayWorkforce
 from service.batch_survey import Survey, digest, fitting, kinds_of, survey
 from service.batch_worker import Work, Workers
 from service.display import TerminalProgress, visible
@@ -70,6 +72,7 @@ class Batch:
         workers: processes that answer, at most.
         fails_fast: whether the first row that fails ends the run.
         restarts: whether to start over, and to replace what is there.
+        cluster: whose workers answer; None for processes on this machine.
     """
 
     questions: QuestionFile
@@ -81,6 +84,7 @@ class Batch:
     workers: int
     fails_fast: bool = False
     restarts: bool = False
+    cluster: ClusterSettings | None = None
 
     @property
     def can_go_on(self) -> bool:
@@ -128,7 +132,7 @@ def run(batch: Batch, settings: Settings, console: Console) -> BatchManifestJson
             _say(console, f"Going on after {target.counts.rows:,} rows that are done.")
         stopping.message = STOPPED if batch.can_go_on else STOPPED_STREAM
         work = _work(batch, settings, generation, calibration, reranker)
-        with Workers(work, _workers(batch, known)) as workers, _progress(console, target, known) as progress:
+        with _workforce(batch, work, known) as workers, _progress(console, target, known) as progress:
             seen = _answer(batch, known, workers, target, progress, stopping)
         _check_unchanged(batch, known, console)
         return _finish(batch, record.model_copy(update={"input": seen}), target)
@@ -232,6 +236,12 @@ def _work(
     )
 
 
+def _workforce(batch: Batch, work: Work, known: Survey | None) -> Workers | RayWorkforce:
+    if batch.cluster is not None:
+        return RayWorkforce(work, batch.cluster, rows=None if known is None else known.rows)
+    return Workers(work, _workers(batch, known))
+
+
 def _workers(batch: Batch, known: Survey | None) -> int:
     """Return how many processes there is work for."""
     return batch.workers if known is None else min(batch.workers, max(1, known.rows // WORTH_A_PROCESS))
@@ -245,7 +255,7 @@ def _progress(console: Console, target: Target, known: Survey | None) -> BatchPr
 def _answer(
     batch: Batch,
     known: Survey | None,
-    workers: Workers,
+    workers: Workforce,
     target: Target,
     progress: BatchProgress,
     stopping: Stopping,

@@ -7,15 +7,16 @@ both are bounded, so that memory does not grow with the file.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from index.errors import QuestionError, WhenceError
 from service.batch_input import Row
 from service.batch_journal import Counts
 from service.batch_output import AnsweredRow
 from service.batch_progress import BatchProgress
-from service.batch_worker import Outcome, Workers
+from service.batch_worker import BLOCK, Outcome
 from service.stopping import Stopping
 
 PART_ROWS = 1_000
@@ -23,7 +24,29 @@ PART_BYTES = 8_000_000  # of the input
 # Passages in the answers of a part, and in those that are kept for when they are asked again.
 PART_PASSAGES = 5_000
 KEPT_PASSAGES = 20_000
-BLOCK = 64  # questions given to a process at a time, at most
+
+
+class Answering(Protocol):
+    """Something that can be asked a block of questions."""
+
+    def ask(self, questions: Sequence[str], block: Sequence[Any]) -> None:
+        """Give it questions, and what is to be put beside their outcomes; it must be idle."""
+
+
+class Workforce(Protocol):
+    """Those who answer."""
+
+    def __len__(self) -> int:
+        """Count the blocks that they may have at the same time."""
+
+    def block_size(self, waiting: int) -> int:
+        """Return how many questions a block has at most, of a part in which so many wait."""
+
+    def idle(self) -> Sequence[Answering]:
+        """Return those that have nothing to do."""
+
+    def outcomes(self) -> Iterator[tuple[Sequence[Any], list[Outcome]]]:
+        """Wait until some that were asked have answered, and yield what is put beside it, with its outcomes."""
 
 
 @dataclass
@@ -69,7 +92,7 @@ class Pipeline:
 
     Args:
         rows: to be answered.
-        workers: processes that answer.
+        workers: who answer.
         check: raises `QuestionError` for a question that cannot be asked.
         top_k: passages in an answer.
         fails_fast: whether the first row that fails ends it all.
@@ -80,7 +103,7 @@ class Pipeline:
     def __init__(
         self,
         rows: Iterator[Row],
-        workers: Workers,
+        workers: Workforce,
         *,
         check: Callable[[str], None],
         top_k: int,
@@ -133,7 +156,7 @@ class Pipeline:
             part.rows.append(self._with_question(row, part))
         # Questions of one length are encoded together.
         part.waiting = deque(sorted(part.waiting, key=lambda asked: len(asked.text)))
-        part.block = min(BLOCK, -(-len(part.waiting) // (2 * len(self._workers))))
+        part.block = self._workers.block_size(len(part.waiting))
         return part
 
     def _with_question(self, row: Row, part: _Part) -> tuple[Row, _Asked | None]:

@@ -34,6 +34,8 @@ _ROOT = Path(__file__).parents[1]  # the folder that holds the packages, install
 _COMMAND = (sys.executable, "-c", "from service.batch_worker import main; main()")
 _GRACE_S = 10.0  # for a child to end by itself
 
+BLOCK = 64  # questions given to a process at a time, at most
+
 
 @dataclass(frozen=True)
 class Work:
@@ -214,6 +216,10 @@ class Workers:
     def __len__(self) -> int:
         return len(self._workers)
 
+    def block_size(self, waiting: int) -> int:
+        """Return how many questions are given to a process at a time, so that all get some."""
+        return min(BLOCK, -(-waiting // (2 * len(self))))
+
     def idle(self) -> list[Worker]:
         """Return those that have nothing to do."""
         return [worker for worker in self._workers if not worker.is_busy]
@@ -283,6 +289,9 @@ class Answerer:
     Args:
         work: what it needs to know.
 
+    Attributes:
+        encoder: of the questions, once it is loaded.
+
     Raises:
         GenerationError: the generation cannot be opened.
     """
@@ -304,17 +313,17 @@ class Answerer:
         Raises:
             ModelError: one of them cannot be loaded, or the model is not the generation's.
         """
-        self._encoder = _encoder(self._work, self._generation)
-        check_model(self._generation, self._encoder)
+        self.encoder = _encoder(self._work, self._generation)
+        check_model(self._generation, self.encoder)
         self._reranker = load_reranker(self._work.reranker) if self._work.reranker else None
-        return Ready(is_alone=self._reranker is not None or isinstance(self._encoder, TorchEncoder))
+        return Ready(is_alone=self._reranker is not None or isinstance(self.encoder, TorchEncoder))
 
     def answer(self, questions: Sequence[str]) -> list[Outcome] | Failure:
         """Answer questions; a mistake of ours that is met by one of them costs only that one."""
         try:
             asked = [self._question(text) for text in questions]
             answers = answer_questions(
-                self._generation, self._encoder, asked, weights=self._work.weights, reranker=self._reranker
+                self._generation, self.encoder, asked, weights=self._work.weights, reranker=self._reranker
             )
             return [self._outcome(answer) for answer in answers]
         except (WhenceError, OSError, sqlite3.Error, MemoryError) as exc:

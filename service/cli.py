@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -24,12 +25,18 @@ from index.backups import back_up, restore
 from index.build import BuildSettings, SyncReport, sync
 from index.calibration import calibration_of, remove_calibration, weights_of
 from index.citations import Standing
+from index.cluster import Cluster, ClusterSettings
 from index.cpus import usable_cpus
-from index.embeddings import BACKENDS, QueryEncoder
+from index.embeddings import BACKENDS, Encoder, QueryEncoder
+from index.engines import Engine
 from index.errors import EvaluationError, NoGenerationError, QuestionError, SourceError, WhenceError
-from index.generations import Generation, Home
+from index.generations import Home
+from index.jobs import SharedModel
+from index.milvus.store import MilvusStore
 from index.models import DEFAULT_MODEL
+from index.ray_engine import RayEngine
 from index.sources import Source
+from index.store import OpenGeneration
 from index.uploads import UPLOADS
 from index.weights import EncoderName
 from service.bundled import seeds_folder
@@ -47,16 +54,21 @@ from service.filter_syntax import parse_filters
 from service.keys_cli import keys
 from service.models import find_chosen_reranker, load_chosen_reranker, load_model, load_query_encoder
 from service.options import (
+    AddressOption,
     BackendOption,
     EncoderOption,
+    EngineOption,
     FilterOption,
     HomeOption,
     JsonOption,
     MinConfidenceOption,
     ModelOption,
     RerankerOption,
+    StoreOption,
+    TimeLimitOption,
     TopKOption,
     WaitOption,
+    chosen_cluster,
 )
 from service.schemas.answers import AnswerJson, VerificationJson
 from service.schemas.calibration import CalibrationResetJson
@@ -64,6 +76,7 @@ from service.schemas.evaluation import ComparisonJson, EvaluationJson
 from service.schemas.operations import BackupJson, GenerationJson, PublishedJson, StatusJson, SyncReportJson
 from service.settings import Overload, Settings, as_prefix, read_settings
 from service.stopping import StoppedError
+from service.stores import chosen_store
 
 if TYPE_CHECKING:  # the metrics library takes half a second to load
     from index.evaluation import Difference, Measurement, Qrels, Run
@@ -110,6 +123,7 @@ def ask(
     filters: FilterOption = None,
     min_confidence: MinConfidenceOption = None,
     home: HomeOption = None,
+    store: StoreOption = None,
     model: ModelOption = None,
     reranker: RerankerOption = None,
     backend: BackendOption = None,
@@ -119,6 +133,7 @@ def ask(
     """Answer a question; with no index yet, build one from the bundled documents first."""
     settings = _settings(
         home=home,
+        store=store,
         model=model,
         reranker=reranker,
         backend=backend,
@@ -156,23 +171,35 @@ def index(
     ] = False,
     keep: Annotated[int | None, typer.Option(min=1, help="Generations kept (WHENCE_KEEP_GENERATIONS).")] = None,
     wait: WaitOption = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers of a Ray cluster, at most.")] = None,
+    time_limit: TimeLimitOption = None,
     home: HomeOption = None,
+    store: StoreOption = None,
     model: ModelOption = None,
     backend: BackendOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the index up to date with folders and files, in a new generation."""
-    settings = _settings(home=home, model=model, backend=backend, wait=wait, keep_generations=keep)
-    store = Home(settings.home)
-    known = _known_sources(store)
+    settings = _settings(home=home, store=store, model=model, backend=backend, wait=wait, keep_generations=keep)
+    cluster = chosen_cluster(engine, address=address, workers=workers, time_limit=time_limit)
+    if workers is not None and cluster is None:
+        raise typer.BadParameter("only a Ray cluster has workers here: --engine ray", param_hint="--workers")
+    destination, own = chosen_store(settings), Home(settings.home)
+    known = _known_sources(own)
     removed = [_source_key(path) for path in remove or []]
     _refuse_unknown(removed, known)
     sources = [_source(path, prefix, known) for path in paths or []]
     if not paths:
         sources = [source for source in known if source.key not in removed]
-    if not sources and not removed and not _has_uploads(store):
+    if not sources and not removed and not _has_uploads(own):
         raise WhenceError("Nothing to index. Name a folder or a file: whence index PATH")
-    report = _sync(store, sources, settings, remove=removed, allow_empty=allow_empty, may_download=True)
+    report = _sync(
+        own, sources, settings, remove=removed, allow_empty=allow_empty, may_download=True, cluster=cluster
+    )
+    if destination is not None:
+        _publish(own, destination, settings)
     _print_report(report, as_json)
 
 
@@ -213,6 +240,7 @@ def serve(
         typer.Option("--bundled/--empty", help="What a home without an index starts with (WHENCE_BUNDLED)."),
     ] = None,
     home: HomeOption = None,
+    store: StoreOption = None,
     model: ModelOption = None,
     reranker: RerankerOption = None,
     backend: BackendOption = None,
@@ -236,6 +264,7 @@ def serve(
         require_key=require_key,
         bundled=bundled,
         home=home,
+        store=store,
         model=model,
         reranker=reranker,
         backend=backend,
@@ -250,6 +279,7 @@ def mcp(
     top_k: TopKOption = None,
     min_confidence: MinConfidenceOption = None,
     home: HomeOption = None,
+    store: StoreOption = None,
     model: ModelOption = None,
     reranker: RerankerOption = None,
     backend: BackendOption = None,
@@ -260,16 +290,23 @@ def mcp(
 
     serve_stdio(
         _settings(
-            home=home, model=model, reranker=reranker, backend=backend, top_k=top_k, min_confidence=min_confidence
+            home=home,
+            store=store,
+            model=model,
+            reranker=reranker,
+            backend=backend,
+            top_k=top_k,
+            min_confidence=min_confidence,
         )
     )
 
 
 @app.command()
-def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
+def status(home: HomeOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Check the published generation, and say what it holds."""
-    settings = _settings(home=home)
-    generation = Home(settings.home).open_current()
+    settings = _settings(home=home, store=store)
+    chosen = chosen_store(settings)
+    generation = (chosen or Home(settings.home)).open_current()
     generation.close()
     manifest = generation.manifest
     calibration = calibration_of(settings.home, manifest)
@@ -277,7 +314,8 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(StatusJson.of(manifest, home=settings.home, calibration=calibration, reranker=reranker))
         return
-    output.print(Text(visible(f"{manifest.name}, published in {settings.home}"), style="bold"))
+    where = settings.home if chosen is None else chosen.address
+    output.print(Text(visible(f"{manifest.name}, published in {where}"), style="bold"))
     output.print(f"{manifest.documents} documents, {manifest.chunks} chunks, {manifest.sentences} sentences; whole")
     model = manifest.model
     output.print(Text(visible(f"Model {model.name} in {model.precision}, SHA-256 {model.sha256}")))
@@ -295,14 +333,17 @@ def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def generations(home: HomeOption = None, as_json: JsonOption = False) -> None:
+def generations(home: HomeOption = None, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """List the generations, newest first."""
-    store = Home(_settings(home=home).home)
-    store.refuse_other_format()
-    published = store.published_name()
-    manifests = store.manifests()
+    settings = _settings(home=home, store=store)
+    own, chosen = Home(settings.home), chosen_store(settings)
+    if chosen is None:
+        own.refuse_other_format()
+    published = (chosen or own).published_name()
+    manifests = (chosen or own).manifests()
     if not manifests:
-        raise NoGenerationError(f"No index in {store.path}. Build one: whence index PATH --home {store.path}")
+        where = own.path if chosen is None else chosen.address
+        raise NoGenerationError(f"No index in {where}. Build one: whence index PATH --home {own.path}")
     if as_json:
         for manifest in manifests:
             print_json(GenerationJson.of(manifest, published=manifest.name == published))
@@ -320,11 +361,16 @@ def rollback(
     name: Annotated[str | None, typer.Argument(help="A generation; the one before the published if unnamed.")] = None,
     wait: WaitOption = None,
     home: HomeOption = None,
+    store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Publish an earlier generation, or a later one again."""
-    settings = _settings(home=home, wait=wait)
-    published = Home(settings.home).roll_back(name, wait_s=settings.wait)
+    settings = _settings(home=home, store=store, wait=wait)
+    chosen = chosen_store(settings)
+    if chosen is None:
+        published = Home(settings.home).roll_back(name, wait_s=settings.wait)
+    else:
+        published = chosen.roll_back(name)
     print_done(PublishedJson(published=published), f"Published {published}.", as_json)
 
 
@@ -332,6 +378,7 @@ def rollback(
 def verify(
     file: Annotated[Path, typer.Argument(help="Saved answers: JSON or JSON Lines; - for standard input.")],
     home: HomeOption = None,
+    store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check the citations of saved answers against the documents as they are now.
@@ -342,7 +389,8 @@ def verify(
     from service.verification import read_citations, verify_citations
 
     citations = read_citations(file)
-    results = verify_citations(citations, Home(_settings(home=home).home))
+    settings = _settings(home=home, store=store)
+    results = verify_citations(citations, Home(settings.home), store=chosen_store(settings))
     for result in results:
         if as_json:
             print_json(VerificationJson.of(result))
@@ -409,6 +457,9 @@ def batch(
     workers: Annotated[
         int | None, typer.Option(min=1, max=256, help="Processes that answer; else one on each core.")
     ] = None,
+    engine: EngineOption = None,
+    address: AddressOption = None,
+    time_limit: TimeLimitOption = None,
     home: HomeOption = None,
     model: ModelOption = None,
     reranker: RerankerOption = None,
@@ -434,6 +485,8 @@ def batch(
         top_k=top_k,
         min_confidence=min_confidence,
     )
+    if settings.store is not None:
+        raise WhenceError("A batch is answered from a home, not from a store. Unset WHENCE_STORE.")
     shape = answer_shape(
         answers,
         form=output_format,
@@ -452,6 +505,7 @@ def batch(
         workers=workers or usable_cpus(),
         fails_fast=fail_fast,
         restarts=restart,
+        cluster=chosen_cluster(engine, address=address, workers=workers, time_limit=time_limit),
     )
     manifest = run(checked(wanted), settings, errors)
     if as_json and wanted.answers is not None:
@@ -612,23 +666,41 @@ def _settings(**given: Any) -> Settings:
         raise typer.BadParameter(
             f"{given['backend']} is not a backend; choose one of {choices}", param_hint="--backend"
         )
+    if "store" in given:
+        given["store"] = SecretStr(given["store"])
     return read_settings().model_copy(update=given)
 
 
 @contextmanager
-def _open_index(settings: Settings) -> Iterator[tuple[Generation, QueryEncoder]]:
-    store = Home(settings.home)
+def _open_index(settings: Settings) -> Iterator[tuple[OpenGeneration, QueryEncoder]]:
+    with closing(_opened(settings)) as generation:
+        yield generation, load_query_encoder(settings, generation)
+
+
+def _opened(settings: Settings) -> OpenGeneration:
+    """Open what is published in the store, or in the home, where one is built if there is none."""
+    store, home = chosen_store(settings), Home(settings.home)
+    if store is not None:
+        return store.open_current()
     try:
-        generation = store.open_current()
+        return home.open_current()
     except NoGenerationError:
         message = f"No index in {settings.home} yet: building one from the bundled documents."
         errors.print(Text(visible(message)))
-        show_report(errors, _sync(store, [Source(seeds_folder(), is_bundled=True)], settings))
-        generation = store.open_current()
-    try:
-        yield generation, load_query_encoder(settings, generation)
-    finally:
-        generation.close()
+        show_report(errors, _sync(home, [Source(seeds_folder(), is_bundled=True)], settings))
+        return home.open_current()
+
+
+def _publish(home: Home, store: MilvusStore, settings: Settings) -> None:
+    """Publish the generation of the home in a store."""
+    with (
+        home.writer(wait_s=settings.wait),
+        closing(store),
+        closing(home.open_current()) as generation,
+        TerminalProgress(errors) as progress,
+    ):
+        store.publish(generation, keep=settings.keep_generations, progress=progress)
+        errors.print(Text(visible(f"Published {generation.name} in {store.address}")))
 
 
 @contextmanager
@@ -649,22 +721,38 @@ def _sync(
     remove: list[str] | None = None,
     allow_empty: bool = False,
     may_download: bool = False,
+    cluster: ClusterSettings | None = None,
 ) -> SyncReport:
     for source in sources:
         source.root()  # before the model is loaded for nothing
     with TerminalProgress(errors) as progress:
         progress.start("Loading the model", None)
         encoder = load_model(settings, _model_for(store, settings), may_download=may_download)
-        return sync(
-            store,
-            sources,
-            encoder,
-            remove=remove or [],
-            settings=BuildSettings(
-                keep_generations=settings.keep_generations, wait_s=settings.wait, allow_empty=allow_empty
-            ),
-            progress=progress,
-        )
+        if cluster is not None:
+            progress.start("Joining the cluster", None)
+        with _engine(cluster, encoder, settings) as engine:
+            return sync(
+                store,
+                sources,
+                encoder,
+                remove=remove or [],
+                settings=BuildSettings(
+                    keep_generations=settings.keep_generations, wait_s=settings.wait, allow_empty=allow_empty
+                ),
+                progress=progress,
+                engine=engine,
+            )
+
+
+@contextmanager
+def _engine(cluster: ClusterSettings | None, encoder: Encoder, settings: Settings) -> Iterator[Engine | None]:
+    """Open what does the work of a build; None for this process."""
+    if cluster is None:
+        yield None
+        return
+    model = SharedModel.of(encoder, cache_folder=(settings.cache / "models").absolute(), backend=settings.backend)
+    with Cluster(cluster) as opened:
+        yield RayEngine(opened, model)
 
 
 def _model_for(store: Home, settings: Settings) -> str:

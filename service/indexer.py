@@ -23,8 +23,9 @@ from typing import BinaryIO, cast
 
 import filelock
 
-from index.build import BuildSettings, DocumentSource, SyncReport, sync
+from index.build import BuildSettings, SyncReport, sync
 from index.embeddings import Encoder
+from index.engines import DocumentSource
 from index.errors import SourceError, StateError, WhenceError, WriterBusyError
 from index.generations import Home
 from index.models import DEFAULT_MODEL

@@ -31,6 +31,7 @@ from service.metrics import Metrics
 from service.models import find_chosen_reranker, load_chosen_reranker, load_model
 from service.serving import Serving
 from service.settings import Settings
+from service.stores import chosen_store
 from service.tasks import TaskQueue
 
 logger = logging.getLogger(__name__)
@@ -65,16 +66,17 @@ async def _serve(server: Server[object]) -> None:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Desk]:
-    home, metrics = Home(settings.home), Metrics()
+    home, store, metrics = Home(settings.home), chosen_store(settings), Metrics()
     serving = Serving(
         home,
         lambda name: load_model(settings, settings.model or name),
         load_reranker=partial(load_chosen_reranker, settings),
+        store=store,
         on_change=metrics.generation,
     )
     line = line_of(settings, serving, metrics)
     with ExitStack() as stack:
-        if home.published_name() is None:
+        if store is None and home.published_name() is None:
             stack.enter_context(_building(settings))
         note = stack.enter_context(_noting(settings))
         stack.callback(serving.stop)

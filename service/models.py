@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from index.embeddings import Encoder, QueryEncoder, load_encoder
-from index.generations import Generation
 from index.instant import instant_encoder
 from index.models import ModelFiles
 from index.reranking import Reranker, find_reranker, load_reranker
+from index.store import OpenGeneration
 from service.settings import Settings
 
 
@@ -21,7 +21,7 @@ def load_model(settings: Settings, name: str, *, may_download: bool = False) -> 
     )
 
 
-def load_query_encoder(settings: Settings, generation: Generation) -> QueryEncoder:
+def load_query_encoder(settings: Settings, generation: OpenGeneration) -> QueryEncoder:
     """Load what the settings want questions to a generation to be encoded with.
 
     Raises:

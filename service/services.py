@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from index.generations import Home
 from index.state import State
+from index.store import Store
 from index.uploads import Uploads
 from service.auth import KeyStore
 from service.feedback import FeedbackStore
@@ -30,6 +31,7 @@ class Services:
     Attributes:
         settings: as given to `create_app`.
         home: whose index is served.
+        store: that the served generation comes from: the home itself, or one beyond this machine.
         state: of that home.
         serving: the generation that is served now.
         line: where questions wait.
@@ -46,6 +48,7 @@ class Services:
 
     settings: Settings
     home: Home
+    store: Store
     state: State
     serving: Serving
     line: Line

@@ -12,11 +12,12 @@ from index.answers import Answer, Question, answer_questions, check_model
 from index.calibration import weights_of
 from index.corpus import Corpus
 from index.embeddings import Encoder
-from index.errors import CalibrationError, QuestionError, WhenceError
-from index.generations import Generation, Home
+from index.errors import CalibrationError, QuestionError, StoreError, WhenceError
+from index.generations import Home
 from index.instant import has_instant, instant_encoder
 from index.manifest import Manifest
 from index.reranking import Reranker
+from index.store import OpenGeneration, Store
 from index.weights import EncoderName, Weights
 from service.answer_cache import AnswerCache
 from service.problems import Problem
@@ -24,6 +25,7 @@ from service.problems import Problem
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.25
+STORE_POLL_S = 1.0
 RETRY_S = 5.0  # before a generation that could not be opened is tried again
 WARM_UP = Question("What is written here?")
 
@@ -44,7 +46,7 @@ class Served:
 
     def __init__(
         self,
-        generation: Generation,
+        generation: OpenGeneration,
         encoder: Encoder,
         weights: Weights,
         reranker: Reranker | None,
@@ -57,7 +59,7 @@ class Served:
         self.instant = instant_encoder(generation, name=name) if has_instant(encoder.identity) else None
         self.weights = weights
         self.reranker = reranker
-        self.corpus = Corpus(generation.folder / "corpus.sqlite")
+        self.corpus = generation.open_corpus()
         self.corpus_lock = threading.Lock()
         self.leases = 0
         self._cached_answers = cached_answers
@@ -99,10 +101,11 @@ class Serving:
     A generation that is being used stays open until its last user is done, also when it is pruned meanwhile.
 
     Args:
-        home: to serve.
+        home: to serve, with its calibration.
         load_encoder: gives the encoder of a model by its name.
         load_reranker: gives the reranker; None when there is none.
         cached_answers: how many answers are kept, in case they are asked for again.
+        store: whose generation is served; None for the home's.
         on_change: told of each generation that is served from now on.
     """
 
@@ -113,9 +116,13 @@ class Serving:
         *,
         load_reranker: Callable[[], Reranker | None] = lambda: None,
         cached_answers: int = 0,
+        store: Store | None = None,
         on_change: Callable[[Manifest], None],
     ) -> None:
         self._home = home
+        self._store = home if store is None else store
+        # A store beyond this machine is asked by many, and answers more slowly.
+        self._poll_s = POLL_S if store is None else STORE_POLL_S
         self._load_encoder = load_encoder
         self._load_reranker = load_reranker
         self._cached_answers = cached_answers
@@ -199,14 +206,17 @@ class Serving:
         while not self._stopping.is_set():
             try:
                 self._refresh()
+            except StoreError as error:
+                logger.error("%s", error)
+                self._stopping.wait(RETRY_S)
             except Exception:  # the edge of the thread: whatever happens, what is served goes on being served
                 logger.exception("The published generation could not be opened")
                 self._stopping.wait(RETRY_S)
-            self._stopping.wait(POLL_S)
+            self._stopping.wait(self._poll_s)
 
     def _refresh(self) -> None:
         """Open the published generation if it is another one than is served; else see that its weights are right."""
-        name = self._home.published_name()
+        name = self._store.published_name()
         served = self._served
         if name is not None and served is not None and served.generation.name == name:
             self._reweigh(served)
@@ -249,7 +259,7 @@ class Serving:
 
     def _opened(self) -> Served:
         """Open the published generation, and ask it once, so that no reader pays for its first question."""
-        generation = self._home.open_current()
+        generation = self._store.open_current()
         try:
             weights = weights_of(self._home.path, generation.manifest)
             encoder = self._encoder_of(generation)
@@ -260,7 +270,7 @@ class Serving:
             generation.close()
             raise
 
-    def _encoder_of(self, generation: Generation) -> Encoder:
+    def _encoder_of(self, generation: OpenGeneration) -> Encoder:
         model, served = generation.manifest.model, self._served
         if served is not None:
             present = served.encoder.identity

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from index.answers import DEFAULT_TOP_K, MAX_TOP_K
@@ -38,6 +38,11 @@ class Settings(BaseSettings):
     cache: Path = Field(
         default_factory=lambda: user_cache_path("whence"),
         description="Folder for what can be made again: exported models, indexes of evaluations.",
+    )
+    store: SecretStr | None = Field(
+        None,
+        description="Milvus server that keeps the index, for many machines to ask: "
+        "milvus://[USER:PASSWORD@]HOST:PORT/COLLECTION. Unset: the home.",
     )
     model: str | None = Field(
         None, description="Embedding model: a name or a folder. Unset: the index's own, or all-MiniLM-L6-v2."

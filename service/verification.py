@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from index.citations import SavedCitation, Verification, verify
+from index.citations import PresentText, SavedCitation, Verification, verify
+from index.corpus import Corpus
 from index.documents import HALF_SURROGATE
 from index.errors import CitationError
 from index.generations import Home
 from index.present import PresentDocuments
+from index.store import Store
 
 
 def read_citations(path: Path) -> list[SavedCitation]:
@@ -47,14 +51,27 @@ def citations_in(value: Any) -> list[SavedCitation]:
         raise _too_deep() from exc
 
 
-def verify_citations(citations: Sequence[SavedCitation], home: Home) -> list[Verification]:
-    """Check citations against the documents as they are now, see `index.present`."""
+def verify_citations(
+    citations: Sequence[SavedCitation], home: Home, *, store: Store | None = None
+) -> list[Verification]:
+    """Check citations against the documents as they are now, see `index.present`.
+
+    Those of a store are as they were indexed: their files are elsewhere.
+    """
+    if store is not None:
+        with closing(store.open_current()) as stored:
+            return [verify(citation, partial(_as_indexed, stored.corpus)) for citation in citations]
     generation = home.open_current()
     try:
         with PresentDocuments(generation) as documents:
             return [verify(citation, documents.text) for citation in citations]
     finally:
         generation.close()
+
+
+def _as_indexed(corpus: Corpus, doc_id: str) -> PresentText | None:
+    record = corpus.document(doc_id)
+    return None if record is None else PresentText(corpus.text(record), record.sha256)
 
 
 def _records(text: str, path: Path) -> list[Any]:

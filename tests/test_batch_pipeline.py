@@ -53,6 +53,9 @@ def _echo(question: str) -> Outcome:
 class Echoes(list[Echo]):
     """Several of them; the one that was asked last is done first."""
 
+    def block_size(self, waiting: int) -> int:
+        return min(BLOCK, -(-waiting // (2 * len(self))))
+
     def idle(self) -> list[Echo]:
         return [echo for echo in self if not echo.is_busy]
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index import lexical
+from index import lexical, vocabulary
 from index.errors import DamagedGenerationError
 from index.lexical import LexicalIndex
 from index.terms import analyse, analyse_query, every_term
@@ -160,8 +160,8 @@ def test_the_upper_bound_holds_and_counts_unknown_terms() -> None:
 
 def test_a_query_is_analysed_once_for_all_that_is_asked_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
     query = LexicalIndex.from_texts(TEXTS).query("Does Pingora leak memmory?")
-    monkeypatch.delattr(lexical, "analyse")
-    monkeypatch.delattr(lexical, "names")
+    monkeypatch.delattr(vocabulary, "analyse")
+    monkeypatch.delattr(vocabulary, "names")
     rows, scores = query.search(top_k=5)
     assert query.scores[rows].tolist() == scores.tolist()
     assert list(query.term_weights) == ["pingora", "leak", "memori"]
@@ -301,7 +301,7 @@ def test_files_of_two_indexes_do_not_load_together(tmp_path: Path) -> None:
 
 
 def test_where_terms_are_is_kept_for_so_many_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lexical, "_KNOWN_TERMS", 3)
+    monkeypatch.setattr(vocabulary, "_KNOWN_TERMS", 3)
     index = LexicalIndex.from_texts(TEXTS)
     fresh = {
         query: LexicalIndex.from_texts(TEXTS).query(query).spans for query in ("cat dog fox", "memory leaks", "fox")

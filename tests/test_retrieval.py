@@ -13,7 +13,8 @@ from sources_in_memory import MemorySource
 from index.build import sync
 from index.embeddings import Embeddings, Encoder
 from index.generations import Generation, Home
-from index.retrieval import CANDIDATES, RESCORED, Passage, retrieve, score_candidates
+from index.retrieval import RESCORED, Passage, retrieve, score_candidates
+from index.store import CANDIDATES
 from index.terms import every_term
 from index.weights import ScoreWeights
 

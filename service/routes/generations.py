@@ -19,11 +19,11 @@ WAIT_S = 2.0  # for a writer
 @router.get("/v1/generations", responses=documented("index_unavailable"))
 def list_generations(services: Here) -> GenerationsJson:
     """List the generations that are kept, newest first."""
-    published = services.home.published_name()
+    published = services.store.published_name()
     return GenerationsJson(
         generations=[
             GenerationJson.of(manifest, published=manifest.name == published)
-            for manifest in services.home.manifests()
+            for manifest in services.store.manifests()
         ]
     )
 

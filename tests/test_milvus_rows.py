@@ -1,0 +1,98 @@
+"""A chunk written as a row of a store is the same chunk when it is read, and scores the same."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from index.corpus import _chunk_record
+from index.embeddings import Encoder
+from index.generations import Generation
+from index.milvus.address import parse_address
+from index.milvus.collections import Collections
+from index.milvus.rows import (
+    FIELD_BYTES,
+    PART_BYTES,
+    RECORD,
+    Record,
+    Scoring,
+    excerpt_of,
+    joined_parts,
+    pack_record,
+    query_vector,
+    scorings,
+    term_vector,
+)
+from index.milvus.server import Server
+
+QUESTIONS = ["How do I reset the router?", "crumb tray of the toaster", "to be or not to be", "東京タワー", "zebra"]
+
+
+@pytest.mark.parametrize("size", [0, 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES])
+def test_bytes_go_into_parts_that_fit_into_a_field(size: int) -> None:
+    data = bytes(np.arange(size, dtype=np.uint8))
+    fields, rest = Collections(Server(parse_address("milvus://localhost/docs")), "name").fields(RECORD, 7, data)
+    assert fields[f"{RECORD}_parts"] == 1 + len(rest) == max(1, -(-size // PART_BYTES))
+    assert [part["key"] for part in rest] == [f"record/7#{number}" for number in range(1, 1 + len(rest))]
+    parts = [fields[RECORD], *(part["data"] for part in rest)]
+    assert max(map(len, parts)) <= FIELD_BYTES
+    assert joined_parts(parts) == data
+
+
+def test_all_that_scores_a_chunk_comes_back(handbook: Generation) -> None:
+    for scoring in scorings(handbook):
+        back = Scoring.unpack(scoring.pack())
+        for field in fields(Scoring):
+            np.testing.assert_array_equal(getattr(back, field.name), getattr(scoring, field.name))
+
+
+def test_a_record_comes_back(handbook: Generation) -> None:
+    for stored in handbook.corpus.rows():
+        record = Record.unpack(pack_record(stored))
+        assert _chunk_record(record.values, stored.chunk.document) == stored.chunk
+        assert record.values[2] == stored.document
+        assert record.gap == stored.gap
+        assert record.before == handbook.corpus.text_before(stored.chunk, 32)
+        assert record.after == handbook.corpus.text_after(stored.chunk, 32)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_candidates_from_rows_score_as_those_at_hand(handbook: Generation, encoder: Encoder, question: str) -> None:
+    (embedding,) = encoder.encode_queries([question])
+    query = handbook.lexical.query(question)
+    local = handbook.excerpt(query, embedding)
+    rows = list(scorings(handbook))
+    found = [rows[row] for row in local.rows]
+    excerpt = excerpt_of(local.rows, found, query, handbook.lexical, handbook.vectors.dimension)
+    assert excerpt.in_corpus(excerpt.rows).tolist() == local.rows.tolist()
+    assert excerpt.bm25.tolist() == local.bm25.tolist()
+    np.testing.assert_array_equal(
+        excerpt.vectors.similarities(embedding, excerpt.rows), local.vectors.similarities(embedding, local.rows)
+    )
+    np.testing.assert_array_equal(excerpt.furniture, local.furniture[local.rows])
+    for ours, theirs in zip(
+        excerpt.sentences.similarities(embedding, excerpt.rows),
+        local.sentences.similarities(embedding, local.rows),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    ours, theirs = excerpt.sequences.wording(query, excerpt.rows), local.sequences.wording(query, local.rows)
+    for field in fields(ours):
+        np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_product_of_question_and_chunk_is_its_keyword_score(handbook: Generation, question: str) -> None:
+    query = handbook.lexical.query(question)
+    asked = query_vector(query, handbook.lexical)
+    vectors = [term_vector(scoring, handbook.lexical) for scoring in scorings(handbook)]
+    products = [sum(weight * vector.get(term, 0) for term, weight in asked.items()) for vector in vectors]
+    np.testing.assert_allclose(products, query.scores, rtol=1e-6)
+
+
+def test_no_candidates_make_an_empty_excerpt(handbook: Generation) -> None:
+    query = handbook.lexical.query("router")
+    excerpt = excerpt_of(np.empty(0, np.int64), [], query, handbook.lexical, 384)
+    assert (len(excerpt.rows), len(excerpt.bm25), len(excerpt.vectors)) == (0, 0, 0)
