@@ -92,11 +92,12 @@ def _document(doc_id: str, number: int) -> Document:
 def _prose(random: np.random.Generator) -> str:
     """Make five sentences of some 100 words by a Zipf law over 150,000 words."""
     ranks = np.minimum(random.zipf(1.3, size=100), 150_000)
-    words = [_word(int(rank)) for rank in ranks]
+    words = [made_up_word(int(rank)) for rank in ranks]
     return " ".join(" ".join(words[start : start + 20]).capitalize() + "." for start in range(0, 100, 20))
 
 
-def _word(rank: int) -> str:
+def made_up_word(rank: int) -> str:
+    """Make a word of syllables, another one for each rank."""
     syllables = ["ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu"]
     word = ""
     while rank or not word:
