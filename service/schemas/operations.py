@@ -48,10 +48,11 @@ class ModelIdentityJson(ModelJson):
 
 
 class DenseSearchJson(Schema):
-    """How chunks are searched by embedding; `oversampling` is 0 for exact search, and `recall` then 1."""
+    """How chunks are searched by embedding: exactly if `oversampling` is 0, by all sketches if `probes` is."""
 
     oversampling: int
     recall: float
+    probes: int
 
 
 class SourceJson(Schema):
