@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from index.documents import Content
@@ -1051,6 +1051,7 @@ CELL = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size
 
 
 @given(st.lists(st.lists(CELL, min_size=2, max_size=4), min_size=1, max_size=6))
+@example([["", "", ";"], ["", "0"]])  # the semicolons give one even row, but what stands before them is not a cell
 @settings(max_examples=150, deadline=None)
 def test_every_row_of_a_generated_csv_is_a_part(rows: list[list[str]]) -> None:
     quoted = [",".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows]

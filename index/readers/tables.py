@@ -58,17 +58,34 @@ def _rows(lines: Lines, delimiter: str, *, at_most: int | None = None) -> Iterat
 
 
 def _delimiter(lines: Lines) -> str:
-    """Choose the separator under which most of the first rows have the same number of columns, and many."""
+    """Choose the separator under which most of the first rows have the same number of columns, and many.
 
-    def evenness(delimiter: str) -> tuple[float, int]:
+    One under which something stands between the quotation mark that closes a cell and the next separator comes after
+    all others.
+    """
+
+    def evenness(delimiter: str) -> tuple[bool, float, int]:
         try:
             widths = Counter(len(row) for row, _ in _rows(lines, delimiter, at_most=_SAMPLE_ROWS))
         except DocumentError:  # a field without end, under a separator that is not the right one
-            return 0.0, 1
+            return False, 0.0, 1
         width, count = max(widths.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
-        return (count / widths.total(), width) if width > 1 else (0.0, 1)
+        if width == 1:
+            return False, 0.0, 1
+        return _is_well_quoted(lines, delimiter), count / widths.total(), width
 
     return max(_DELIMITERS, key=evenness)
+
+
+def _is_well_quoted(lines: Lines, delimiter: str) -> bool:
+    first = (lines[number] + "\n" for number in range(len(lines))[:_SAMPLE_ROWS])
+    try:
+        for _ in csv.reader(first, delimiter=delimiter, strict=True):
+            pass
+    except csv.Error as exc:
+        # The other error is an open cell at the end, which may go on behind the sample.
+        return "expected after" not in str(exc)
+    return True
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:
