@@ -21,7 +21,7 @@ import numpy as np
 
 from index.errors import DamagedGenerationError
 from index.terms import STOP_WORDS, every_term
-from index.vectors import open_array
+from index.vectors import bounds_of, open_array
 from index.vocabulary import K1, LexicalQuery, Vocabulary
 
 # Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3:
@@ -219,7 +219,7 @@ class _Postings:
 
     def offsets(self) -> np.ndarray:
         """Return where the postings of each term start, and after the last where they end; int64."""
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.counts)])
+        return bounds_of(self.counts)
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

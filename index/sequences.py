@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from index.corpus import ChunkRecord
 from index.shingles import BUCKETS, bucket_counts, shingles_of
 from index.terms import STOP_WORDS, every_term
-from index.vectors import Scores, open_array, positions_in
+from index.vectors import Scores, bounds_of, open_array, positions_in
 from index.vocabulary import LexicalQuery
 
 CHUNKS_AT_ONCE = 2_048
@@ -152,7 +152,7 @@ class TermSequences:
             term_of_hit=terms,
             place_of_hit=content[hits],
             is_stop_word=(digests[hits] & _STOP_BIT).astype(np.bool_),
-            part_bounds=_bounds(last - first),
+            part_bounds=bounds_of(last - first),
         )
 
 
@@ -220,7 +220,7 @@ class SequenceWriter:
         """Write the files that `TermSequences.load` opens."""
         self._stream.close()
         lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
-        np.save(self._folder / _STARTS, _bounds(lengths))
+        np.save(self._folder / _STARTS, bounds_of(lengths))
         np.save(self._folder / _QUESTIONS, np.concatenate([np.empty(0, np.bool_), *self._questions]))
         np.save(self._folder / _SHINGLES, np.concatenate([np.empty((0, BUCKETS), np.uint16), *self._shingles]))
         with (self._folder / _TERMS).open("wb") as saved, (self._folder / _UNSAVED).open("rb") as unsaved:
@@ -289,10 +289,6 @@ def _joined(parts: Sequence[Sequence[int]]) -> NDArray[np.uint32]:
 def _are_questions(chunks: Sequence[ChunkRecord]) -> NDArray[np.bool_]:
     texts = (text for chunk in chunks for text in chunk.sentence_texts)
     return np.array([text.rstrip(_CLOSING).endswith(_QUESTION_MARKS) for text in texts], dtype=np.bool_)
-
-
-def _bounds(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
 
 def _marked(

@@ -230,7 +230,7 @@ class SentenceVectors:
             chunk's begin among them (int64, shape (len(rows) + 1,)).
         """
         starts, ends = self._starts[rows], self._starts[rows + 1]
-        bounds = np.concatenate([[0], np.cumsum(ends - starts)])
+        bounds = bounds_of(ends - starts)
         positions = positions_in(starts, ends)
         vectors = self._quantised.take(positions, axis=0).astype(np.float32)
         return _products(vectors, embedding) / self._lengths.take(positions), bounds
@@ -294,6 +294,11 @@ def lengths_of(quantised: NDArray[np.int8], rows: NDArray[np.int64]) -> NDArray[
         vectors = quantised[rows[part]].astype(np.float32)
         lengths[part] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     return np.maximum(lengths, 1e-12)
+
+
+def bounds_of(counts: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return where each of some ranges begins that lie one after another, and at the end where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
 def positions_in(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:

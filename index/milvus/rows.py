@@ -21,7 +21,7 @@ from index.lexical import LexicalIndex
 from index.sequences import TermSequences
 from index.shingles import BUCKETS
 from index.store import Excerpt
-from index.vectors import ChunkVectors, Scores, SentenceVectors
+from index.vectors import ChunkVectors, Scores, SentenceVectors, bounds_of
 from index.vocabulary import LexicalQuery, Vocabulary
 
 FIELD_BYTES = 65_535
@@ -136,7 +136,7 @@ def excerpt_of(
         dimension: of an embedding.
     """
     vectors = ChunkVectors.zeros(len(found), dimension)
-    sentence_starts = _bounds(len(each.lengths) for each in found)
+    sentence_starts = bounds_of(np.array([len(each.lengths) for each in found], np.int64))
     for place, each in enumerate(found):
         vectors.halves[place] = each.half
     return Excerpt(
@@ -150,7 +150,7 @@ def excerpt_of(
         ),
         sequences=TermSequences(
             _joined([each.digests for each in found], np.empty(0, np.uint32)),
-            _bounds(_joined([each.part_lengths for each in found], np.empty(0, np.uint32)).tolist()),
+            bounds_of(_joined([each.part_lengths for each in found], np.empty(0, np.uint32))),
             _joined([each.questions for each in found], np.empty(0, np.bool_)),
             np.array([each.shingles for each in found], np.uint16).reshape(-1, BUCKETS),
             sentence_starts,
@@ -271,7 +271,3 @@ def _bm25(found: Sequence[Scoring], query: LexicalQuery, vocabulary: Vocabulary)
 
 def _joined(arrays: Sequence[NDArray[Any]], none: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([none, *arrays])
-
-
-def _bounds(counts: Iterable[int]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.fromiter(counts, np.int64))])
