@@ -63,7 +63,7 @@ STAGES = {
     "best sentences": ("index.answers:best_sentences",),
     "citing": ("index.citations:cite",),
     "the rest of the answer": ("index.answers:answer_questions",),
-    "JSON": ("service.schemas.answers:AnswerJson.of", "service.schemas.answers:AnswerJson.model_dump_json"),
+    "JSON": ("service.schemas.answers:answer_json",),
 }
 BEGINS = "index.answers:answer_questions"  # called once for each question of a lone client
 ENCODER_AND_SEARCH = ("encoding the question", "dense candidates", "keyword candidates")

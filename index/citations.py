@@ -13,7 +13,7 @@ from enum import Enum
 from itertools import islice, takewhile
 from urllib.parse import quote as percent_encode
 
-from index.corpus import SURROUNDING_CHARS, ChunkRecord, Corpus
+from index.corpus import SURROUNDING_CHARS, ChunkRecord, Corpus, keep
 from index.documents import MetadataValue, page_at
 
 CONTEXT_CHARS = SURROUNDING_CHARS
@@ -21,6 +21,8 @@ CONTEXT_CHARS = SURROUNDING_CHARS
 MAX_OCCURRENCES = 10_000
 # A text fragment finds its place by the first and last words of a long quote.
 FRAGMENT_WORDS = 8
+# Kept with a chunk: it is cited as a whole, and by the few sentences that answer most questions about it.
+CITATIONS_OF_CHUNK = 8
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Citation:
 
 
 def cite(corpus: Corpus, chunk: ChunkRecord, start: int = 0, end: int | None = None) -> Citation:
-    """Cite a chunk, or a part of it.
+    """Cite a chunk, or a part of it; a chunk that was cited before knows how.
 
     Args:
         corpus: that holds the chunk.
@@ -80,7 +82,15 @@ def cite(corpus: Corpus, chunk: ChunkRecord, start: int = 0, end: int | None = N
         start: of the part, in code points from the start of the chunk.
         end: of the part; None for the end of the chunk.
     """
-    end = len(chunk.text) if end is None else end
+    span = start, len(chunk.text) if end is None else end
+    citation = chunk.citations.get(span)
+    if citation is None:
+        citation = _cite(corpus, chunk, *span)
+        keep(chunk.citations, span, citation, most=CITATIONS_OF_CHUNK)
+    return citation
+
+
+def _cite(corpus: Corpus, chunk: ChunkRecord, start: int, end: int) -> Citation:
     quote = chunk.text[start:end]
     prefix, suffix = chunk.text[:start], chunk.text[end:]
     if len(prefix) < CONTEXT_CHARS:

@@ -15,10 +15,10 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from numpy.typing import NDArray
 from index.chunks import Chunk, embedded_text
 from index.documents import Document, MetadataValue, Span, page_starts
 from index.errors import DamagedGenerationError
+
+if TYPE_CHECKING:
+    from index.citations import Citation
 
 DOCUMENTS_TABLE = """
 CREATE TABLE documents (
@@ -79,6 +82,7 @@ RECORD_COLUMNS = f"{IDENTITY_COLUMNS}, first_row, chunk_count"
 CACHED_CHUNKS = 4_096
 CACHED_DOCUMENTS = 1_024
 
+Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
@@ -131,6 +135,7 @@ class ChunkRecord:
         sentences: spans in code points from the start of the chunk.
         row_headers: see `index.chunks.Chunk`.
         text: the quoted text, exact.
+        citations: those of it and its parts that were made, by their spans; see `index.citations.cite`.
     """
 
     row: int
@@ -146,6 +151,7 @@ class ChunkRecord:
     sentences: tuple[Span, ...]
     row_headers: tuple[tuple[int, int, str], ...]
     text: str
+    citations: dict[Span, Citation] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def embedded_text(self) -> str:
@@ -657,9 +663,9 @@ def _chunk_record(values: Sequence[Any], document: DocumentRecord) -> ChunkRecor
     )
 
 
-def keep(kept: dict[int, Value], number: int, value: Value, *, most: int) -> None:
+def keep(kept: dict[Key, Value], key: Key, value: Value, *, most: int) -> None:
     """Keep a value; of too many the one goes that came first."""
-    kept[number] = value
+    kept[key] = value
     if len(kept) > most:
         del kept[next(iter(kept))]
 

@@ -19,7 +19,7 @@ from urllib.parse import quote as percent_encode
 from index.answers import Answer
 from service.batch_formats import OutputFormat, parquet_modules
 from service.batch_input import Row
-from service.schemas.answers import AnswerJson, CitationJson, PassageJson
+from service.schemas.answers import AnswerJson, CitationJson, PassageJson, answer_json
 
 ANSWER_FIELDS = (
     "question",
@@ -152,7 +152,7 @@ class JsonLines:
 
     def render(self, answer: Answer) -> bytes:
         """Write the answer's object."""
-        return AnswerJson.of(answer).model_dump_json(include=self._included).encode()
+        return answer_json(answer, include=self._included)
 
     def head(self) -> bytes:
         """Return nothing."""

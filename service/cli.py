@@ -70,7 +70,7 @@ from service.options import (
     WaitOption,
     chosen_cluster,
 )
-from service.schemas.answers import AnswerJson, VerificationJson
+from service.schemas.answers import VerificationJson, answer_json
 from service.schemas.calibration import CalibrationResetJson
 from service.schemas.evaluation import ComparisonJson, EvaluationJson
 from service.schemas.operations import BackupJson, GenerationJson, PublishedJson, StatusJson, SyncReportJson
@@ -801,7 +801,7 @@ def _refuse_unknown(removed: list[str], known: list[Source]) -> None:
 
 def _print_answer(answer: Answer, as_json: bool) -> None:
     if as_json:
-        print_line(AnswerJson.of(answer).model_dump_json())
+        print_line(answer_json(answer).decode())
     else:
         show_answer(output, answer)
 

@@ -10,7 +10,16 @@ from handbook import ADDRESS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.citations import Citation, PresentText, SavedCitation, Standing, Verification, cite, verify
+from index.citations import (
+    CITATIONS_OF_CHUNK,
+    Citation,
+    PresentText,
+    SavedCitation,
+    Standing,
+    Verification,
+    cite,
+    verify,
+)
 from index.corpus import ChunkRecord
 from index.generations import Generation
 
@@ -51,6 +60,15 @@ def test_offsets_point_at_the_quoted_text(handbook: Generation) -> None:
             assert text[citation.start : citation.end] == citation.quote == chunk.text[start:end]
             assert citation.document.id == chunk.document.doc_id
             assert citation.document.sha256 == chunk.document.sha256
+
+
+def test_a_chunk_is_cited_once_for_each_of_its_parts(handbook: Generation) -> None:
+    chunk = max(every_chunk(handbook), key=lambda chunk: len(chunk.text))
+    whole = cite(handbook.corpus, chunk)
+    assert cite(handbook.corpus, chunk, 0, len(chunk.text)) is whole
+    parts = [cite(handbook.corpus, chunk, start) for start in range(2 * CITATIONS_OF_CHUNK)]
+    assert [part.quote for part in parts] == [chunk.text[start:] for start in range(2 * CITATIONS_OF_CHUNK)]
+    assert len(chunk.citations) == CITATIONS_OF_CHUNK
 
 
 def test_prefix_and_suffix_are_the_32_characters_around_a_quote(handbook: Generation) -> None:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from index.answers import Answer, Question, answer_questions
-from index.citations import SavedCitation, Standing, Verification
-from index.embeddings import Encoder
+from index.answers import Answer, CitedPassage, PassageScores, Question, Quote, answer_questions
+from index.citations import Citation, CitedDocument, SavedCitation, Standing, Verification
+from index.embeddings import Encoder, ModelIdentity
 from index.evaluation import Measurement
 from index.generations import Generation
-from service.schemas.answers import AnswerJson, VerificationJson
+from index.models import ModelFiles
+from service.schemas.answers import AnswerJson, VerificationJson, answer_json
 from service.schemas.evaluation import EvaluationJson
 from service.schemas.operations import GenerationJson, StatusJson
 
@@ -121,6 +124,65 @@ def test_only_the_time_differs_between_two_answers_to_one_question(
     (again,) = answer_questions(handbook, encoder, [Question("How do I reset the router?", min_confidence=0)])
     texts = [AnswerJson.of(replace(each, took_ms=1.0)).model_dump_json() for each in (answer, again)]
     assert texts[0] == texts[1]
+
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)))
+OFFSETS = st.integers(0, 2**40)
+SHARES = st.floats(0, 1)
+METADATA = st.dictionaries(TEXTS, st.none() | st.booleans() | st.integers() | st.floats() | TEXTS | st.lists(TEXTS))
+DOCUMENTS = st.builds(CitedDocument, TEXTS, TEXTS, st.none() | TEXTS, TEXTS, TEXTS, METADATA)
+CITATIONS = st.builds(
+    Citation,
+    DOCUMENTS,
+    *[OFFSETS] * 4,
+    st.none() | OFFSETS,
+    st.lists(TEXTS).map(tuple),
+    *[TEXTS] * 4,
+)
+MODEL = ModelIdentity("all-MiniLM-L6-v2", "5" * 64, "6" * 64, 384, 256)
+RERANKER = ModelFiles('a "reranker"', Path("/models"), "7" * 64, "8" * 64)
+
+
+@st.composite
+def passages(draw: st.DrawFn) -> CitedPassage:
+    citation = draw(CITATIONS)
+    return CitedPassage(
+        rank=draw(st.integers(1, 100)),
+        score=draw(SHARES),
+        text=draw(st.just(citation.quote) | TEXTS),
+        highlights=tuple(draw(st.lists(st.tuples(OFFSETS, OFFSETS), max_size=2))),
+        scores=PassageScores(draw(SHARES), draw(st.floats(0, 1e6)), draw(SHARES), draw(st.none() | SHARES)),
+        citation=citation,
+        also_in=tuple(draw(st.lists(CITATIONS, max_size=2))),
+    )
+
+
+ANSWERS = st.builds(
+    Answer,
+    question=TEXTS,
+    answered=st.booleans(),
+    confidence=SHARES,
+    answer=st.none() | CITATIONS.map(lambda citation: Quote(citation.quote, citation)),
+    passages=st.lists(passages(), max_size=3).map(tuple),
+    generation=TEXTS,
+    model=st.just(MODEL),
+    took_ms=st.floats(0, 1e9),
+    encoder=st.sampled_from(["full", "instant"]),
+    reranker=st.none() | st.just(RERANKER),
+)
+
+
+@given(ANSWERS, st.sets(st.sampled_from([*AnswerJson.model_fields])))
+def test_an_answer_is_written_as_its_schema_writes_it(answer: Answer, wanted: set[str]) -> None:
+    expected = AnswerJson.of(answer)
+    assert answer_json(answer) == expected.model_dump_json().encode()
+    assert answer_json(answer, include=wanted) == expected.model_dump_json(include=wanted).encode()
+
+
+def test_what_is_written_of_a_citation_once_is_written_alike_the_next_time(answer: Answer) -> None:
+    changed = replace(answer, passages=tuple(replace(each, rank=each.rank + 1) for each in answer.passages))
+    assert answer_json(answer) == answer_json(answer) == AnswerJson.of(answer).model_dump_json().encode()
+    assert answer_json(changed) == AnswerJson.of(changed).model_dump_json().encode() != answer_json(answer)
 
 
 @pytest.mark.parametrize("standing", Standing)

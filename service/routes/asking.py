@@ -25,6 +25,7 @@ from service.schemas.answers import (
     VerificationJson,
     VerificationsJson,
     VerifyJson,
+    answer_json,
 )
 from service.schemas.problems import FieldProblemJson
 from service.services import Here, Services, services_of
@@ -75,8 +76,8 @@ async def ask_batch(body: AskBatchJson, request: Request, services: Here) -> Res
     questions = [_question_at(place, given, services) for place, given in enumerate(body.questions)]
     answers = await services.line.ask(questions, gone=departure(request))
     log_questions(answers, request, services)
-    answers_json = ",".join(AnswerJson.of(answer).model_dump_json() for answer in answers)
-    return Response(f'{{"answers":[{answers_json}]}}', media_type="application/json")
+    written = b",".join(map(answer_json, answers))
+    return Response(b'{"answers":[%b]}' % written, media_type="application/json")
 
 
 @router.post(
@@ -101,7 +102,7 @@ def verify_citations(body: VerifyJson, services: Here) -> VerificationsJson:
 async def _answer(question: Question, request: Request, services: Services) -> Response:
     (answer,) = await services.line.ask([question], gone=departure(request))
     log_questions([answer], request, services)
-    return Response(AnswerJson.of(answer).model_dump_json(), media_type="application/json")
+    return Response(answer_json(answer), media_type="application/json")
 
 
 def _question(body: AskJson, services: Services) -> Question:

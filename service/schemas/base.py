@@ -8,6 +8,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from index.documents import HALF_SURROGATE
 
+SCORE_DIGITS = 4  # behind the point
+TIME_DIGITS = 1
+
 
 def _rounded(digits: int) -> Any:
     return BeforeValidator(lambda value: round(float(value), digits))
@@ -18,8 +21,8 @@ def is_none(value: object) -> bool:
     return value is None
 
 
-Score = Annotated[float, _rounded(4)]
-Milliseconds = Annotated[float, _rounded(1)]
+Score = Annotated[float, _rounded(SCORE_DIGITS)]
+Milliseconds = Annotated[float, _rounded(TIME_DIGITS)]
 
 
 class Schema(BaseModel):
