@@ -55,8 +55,11 @@ STAGES = {
         "index.lexical:best_rows",
     ),
     "chunk similarities": ("index.vectors:ChunkVectors.similarities",),
-    "sentence similarities": ("index.vectors:SentenceVectors.similarities",),
-    "wording": ("index.sequences:TermSequences.wording", "index.sequences:TermSequences.is_question"),
+    "sentence similarities": (
+        "index.vectors:SentenceVectors.similarities",
+        "index.vectors:SentenceVectors.of_chunks",
+    ),
+    "wording": ("index.sequences:TermSequences.wording",),
     "the rest of retrieval": ("index.retrieval:retrieve",),
     "near-duplicates": ("index.duplicates:groups_of_duplicates",),
     "reading chunks": ("index.corpus:Corpus.chunks",),

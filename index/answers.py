@@ -21,7 +21,7 @@ from index.models import ModelFiles
 from index.reranking import RERANKED, Reranker
 from index.retrieval import Passage, retrieve
 from index.store import OpenGeneration
-from index.terms import analyse_query
+from index.terms import asked_terms
 from index.weights import AnswerWeights, EncoderName, Weights, default_weights
 
 MAX_QUESTION_CHARS = 4_000
@@ -60,7 +60,7 @@ class Question:
             )
         if HALF_SURROGATE.search(self.text):
             raise QuestionError("The question is not valid Unicode: it has half a character. Send it as UTF-8.")
-        if not analyse_query(self.text):
+        if not asked_terms(self.text):
             raise QuestionError(f"The question {self.text.strip()[:40]!r} has no word in it. Ask in words.")
         if not 1 <= self.top_k <= MAX_TOP_K:
             raise QuestionError(f"top_k is {self.top_k}. Ask for 1 to {MAX_TOP_K} passages.")

@@ -24,7 +24,7 @@ def groups_of_duplicates(sequences: TermSequences, rows: NDArray[np.int64], *, a
     Returns:
         Places in `rows`: of each group's best chunk, which all others of it resemble, and of those, in order.
     """
-    counts = sequences.shingle_counts[rows].astype(np.int32)
+    counts = sequences.shingle_counts.take(rows, axis=0).astype(np.int32)
     alike = may_overlap(counts[:at_most], counts)
     left = np.arange(len(rows))
     groups: list[list[int]] = []
@@ -32,7 +32,7 @@ def groups_of_duplicates(sequences: TermSequences, rows: NDArray[np.int64], *, a
         leader, others = int(left[0]), left[1:]
         may_be_twin = alike[leader] if leader < at_most else may_overlap(counts[leader, None], counts)[0]
         near = others[may_be_twin[others]].tolist()
-        twins = list(compress(near, _overlap(sequences, int(rows[leader]), rows[near].tolist())))
+        twins = list(compress(near, _overlap(sequences, int(rows[leader]), rows[near].tolist()))) if near else []
         groups.append([leader, *twins])
         left = others[~np.isin(others, twins)] if twins else others
     return groups

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from index.corpus import keep
 from index.errors import DamagedGenerationError
 from index.terms import STOP_WORDS, every_term
 from index.vectors import bounds_of, open_array
@@ -29,6 +30,8 @@ from index.vocabulary import K1, LexicalQuery, Vocabulary
 B = 0.75
 
 _BATCH = 50_000  # texts counted at a time; bounds the memory a build needs beside the index itself
+# Terms of which it is kept what they add to scores, and in how many rows such a term may be: at most 16 MB.
+_KEPT_TERMS, _LARGEST_KEPT = 1_024, 4_096
 _GROUP = 64  # rows of which the best is found first when the best of all are wanted
 _LARGEST_FREQUENCY = 255
 _LINE_FEED = 10
@@ -109,11 +112,26 @@ class LexicalIndex(Vocabulary):
     def scores(self, query: LexicalQuery) -> np.ndarray:
         """Return the BM25 scores of all rows: float32, in [0, upper_bound); 0 where no term of the query occurs."""
         scores = np.zeros(len(self), np.float32)
-        for term, weight in query.term_weights.items():
-            found, frequencies = self.postings(query.spans[term])
+        for span in query.spans.values():
             # Faster by a third than picking by numbers of 32 bits.
-            np.add.at(scores, found, np.float32(weight) * self.saturation(found, frequencies))
+            np.add.at(scores, *self._scored_postings(span))
         return scores
+
+    def _scored_postings(self, span: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of a term and what it adds to the score of each; kept in case it is asked for again."""
+        key = span.start, span.stop
+        known = self._known_postings.get(key)
+        if known is not None:
+            return known
+        rows, frequencies = self.postings(span)
+        scored = rows, np.float32(self._weight(len(rows))) * self.saturation(rows, frequencies)
+        if len(rows) <= _LARGEST_KEPT:
+            keep(self._known_postings, key, scored, most=_KEPT_TERMS)
+        return scored
+
+    @cached_property
+    def _known_postings(self) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+        return {}
 
     def postings(self, span: slice) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of a term and its frequencies in them, which lie in `span`."""
@@ -347,8 +365,10 @@ def _floor(scores: np.ndarray, top_k: int) -> float:
     all. As many groups as reach the `top_k`-th of these peaks, so many rows reach it at least.
     """
     smallest = float(np.finfo(np.float32).tiny)
+    if len(scores) <= top_k:
+        return smallest
     groups = len(scores) // _GROUP
     if groups <= top_k:
-        return smallest
+        return max(smallest, float(np.partition(scores, -top_k)[-top_k]))
     peaks = scores[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
     return max(smallest, float(np.partition(peaks, -top_k)[-top_k]))

@@ -25,7 +25,7 @@ from index.duplicates import groups_of_duplicates
 from index.embeddings import Embeddings
 from index.sequences import Wording
 from index.store import Excerpt, OpenGeneration
-from index.vectors import Scores
+from index.vectors import Scores, SentencesOfChunks
 from index.vocabulary import LexicalQuery
 from index.weights import Evidence, ScoreWeights
 
@@ -88,7 +88,8 @@ class Scored:
     Attributes:
         rows: int64.
         scores: fused, float32 in [0, 1].
-        parts: float32, each under its name in `ScoreWeights`.
+        part_names: in `ScoreWeights`.
+        table: the parts: float32, shape (parts, candidates).
         names: float32, see `Evidence`.
         bm25: keyword scores as they are.
         sentence_spans: int64, shape (candidates, 2): where the sentences of each lie in the two arrays below.
@@ -97,12 +98,18 @@ class Scored:
 
     rows: NDArray[np.int64]
     scores: Scores
-    parts: dict[str, Scores]
+    part_names: tuple[str, ...]
+    table: Scores
     names: Scores
     bm25: Scores
     sentence_spans: NDArray[np.int64]
     sentence_similarities: Scores
     sentence_coverages: Scores
+
+    @property
+    def parts(self) -> dict[str, Scores]:
+        """The parts of the score by their names."""
+        return dict(zip(self.part_names, self.table, strict=True))
 
 
 def retrieve(
@@ -138,7 +145,7 @@ def retrieve(
         scored = _scored(excerpt, query, embedding, candidates, weights)
         rows = scored.rows
         groups = groups_of_duplicates(excerpt.sequences, rows, at_most=top_k)
-    members = [[rows[group[0]], *np.sort(rows[group[1:]])] for group in groups]
+    members = [[rows[leader], *np.sort(rows[twins])] if twins else [rows[leader]] for leader, *twins in groups]
     found = excerpt.in_corpus(np.array(list(chain.from_iterable(members))))
     chunks = iter(generation.corpus.chunks(found.tolist()))
     background = float(generation.centroid @ embedding)
@@ -165,9 +172,9 @@ def score_candidates(
 
 def _candidates(excerpt: Excerpt, query: LexicalQuery, embedding: Embeddings, weights: ScoreWeights) -> Candidates:
     rows, bm25 = excerpt.rows, excerpt.bm25
-    dense = excerpt.vectors.similarities(embedding, rows).clip(0, 1)
+    dense = _clipped(excerpt.vectors.similarities(embedding, rows))
     together = weights.dense * dense + LEXICAL * _shares_of_bound(query, bm25)
-    order = np.argsort(-np.where(excerpt.furniture[rows], weights.furniture * together, together), kind="stable")
+    order = np.where(excerpt.furniture[rows], -weights.furniture * together, -together).argsort(kind="stable")
     return Candidates(rows[order], dense[order], bm25[order])
 
 
@@ -177,43 +184,62 @@ def _scored(
     rows = candidates.rows
     if not len(rows):
         nothing = np.empty(0, np.float32)
-        return Scored(rows, nothing, {}, nothing, nothing, np.empty((0, 2), np.int64), nothing, nothing)
-    similarities, bounds = excerpt.sentences.similarities(embedding, rows)
+        return Scored(
+            rows, nothing, (), nothing[:0, None], nothing, nothing, np.empty((0, 2), np.int64), nothing, nothing
+        )
+    sentences = excerpt.sentences.of_chunks(rows)
+    similarities = excerpt.sentences.similarities(embedding, sentences.positions)
     wording = excerpt.sequences.wording(query, rows)
     parts = {
         "dense": candidates.dense,
-        **_nearest_sentences(excerpt, rows, similarities, bounds),
+        **_nearest_sentences(excerpt, sentences, similarities),
         "lexical": _shares_of_bound(query, candidates.bm25),
         "coverage": wording.coverage,
         "sentence_coverage": wording.best_coverage,
         "phrases": wording.phrases,
     }
-    fused = sum(getattr(weights, name) * part for name, part in parts.items())
-    scores = np.where(excerpt.furniture[rows], weights.furniture * fused, fused).astype(np.float32)
-    order = np.lexsort((rows, -scores, np.arange(len(rows)) >= RESCORED))
+    # As one array: each operation on arrays so small costs as much as on larger ones.
+    table = np.array(list(parts.values()))
+    factors = np.array([getattr(weights, name) for name in parts], np.float32)
+    fused = (factors[:, None] * table).sum(axis=0)
+    scores = np.where(excerpt.furniture[rows], np.float32(weights.furniture) * fused, fused)
+    order = _best_first(rows, scores)
     return Scored(
         rows=rows[order],
         scores=scores[order],
-        parts={name: part[order] for name, part in parts.items()},
+        part_names=tuple(parts),
+        table=table[:, order],
         names=_names_held(query, wording)[order],
         bm25=candidates.bm25[order],
-        sentence_spans=np.stack([bounds[:-1], bounds[1:]], axis=1)[order],
+        sentence_spans=np.array([sentences.bounds[:-1], sentences.bounds[1:]]).T[order],
         sentence_similarities=similarities,
         sentence_coverages=wording.sentence_coverage,
     )
 
 
+def _best_first(rows: NDArray[np.int64], scores: Scores) -> NDArray[np.int64]:
+    """Return the order of scored candidates: the first `RESCORED`, then the others, equal scores by row."""
+    if len(rows) <= RESCORED:
+        return np.lexsort((rows, -scores))
+    return np.lexsort((rows, -scores, np.arange(len(rows)) >= RESCORED))
+
+
 def _shares_of_bound(query: LexicalQuery, bm25: Scores) -> Scores:
-    return (bm25 / (query.upper_bound or 1.0)).astype(np.float32)
+    return bm25 / np.float32(query.upper_bound or 1.0)
 
 
-def _nearest_sentences(
-    excerpt: Excerpt, rows: NDArray[np.int64], similarities: Scores, bounds: NDArray[np.int64]
-) -> dict[str, Scores]:
+def _nearest_sentences(excerpt: Excerpt, sentences: SentencesOfChunks, similarities: Scores) -> dict[str, Scores]:
     """Return how near the best sentence of each chunk comes, and the best that is a question."""
-    questions = np.where(excerpt.sequences.is_question(rows), similarities, 0)
-    best = {"sentence": similarities, "question": questions}
-    return {name: np.maximum.reduceat(each, bounds[:-1]).clip(0, 1) for name, each in best.items()}
+    is_question = excerpt.sequences.questions.take(sentences.positions)
+    both = np.array([similarities, np.where(is_question, similarities, 0)])
+    sentence, question = _clipped(np.maximum.reduceat(both, sentences.bounds[:-1], axis=1))
+    return {"sentence": sentence, "question": question}
+
+
+def _clipped(similarities: Scores) -> Scores:
+    """Return similarities from 0 to 1, in a third of the time of `clip`."""
+    clipped: Scores = np.minimum(np.maximum(similarities, 0), 1)
+    return clipped
 
 
 def _names_held(query: LexicalQuery, wording: Wording) -> Scores:
@@ -227,15 +253,14 @@ def _names_held(query: LexicalQuery, wording: Wording) -> Scores:
 
 
 def _evidence(scored: Scored, places: list[int], *, background: float) -> list[Evidence]:
-    columns = [part[places].tolist() for part in scored.parts.values()]
     return [
-        Evidence(**dict(zip(scored.parts, values, strict=True)), names=names, background=background)
-        for *values, names in zip(*columns, scored.names[places].tolist(), strict=True)
+        Evidence(**dict(zip(scored.part_names, values, strict=True)), names=names, background=background)
+        for values, names in zip(scored.table[:, places].T.tolist(), scored.names[places].tolist(), strict=True)
     ]
 
 
 def _passage(scored: Scored, place: int, chunks: Sequence[ChunkRecord], evidence: Evidence) -> Passage:
-    first, end = scored.sentence_spans[place]
+    first, end = scored.sentence_spans[place].tolist()
     return Passage(
         chunk=chunks[0],
         score=float(scored.scores[place]),

@@ -13,7 +13,7 @@ import math
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,73 +110,83 @@ class TermSequences:
             rows: int64, shape (chunks,).
         """
         weights = np.array(list(query.term_weights.values()))
-        shares = (weights / (math.fsum(weights) or 1.0)).astype(np.float32)
+        shares = weights / (math.fsum(weights) or 1.0)
         found = self._find(query, rows)
-        held = _marked(found.part_count, len(shares), found.part_of_hit, found.term_of_hit)
-        held_by_chunk = np.maximum.reduceat(held, found.part_bounds[:-1])
+        held = _marked(len(rows), len(shares), found.chunk_of_hit, found.term_of_hit)
+        is_context = found.part_of_hit == found.first_parts.take(found.chunk_of_hit)
+        in_context = _marked(len(rows), len(shares), found.chunk_of_hit[is_context], found.term_of_hit[is_context])
+        by_part = _shares_of_parts(found, shares)
+        # What the context holds does not count once more in a sentence that is taken together with it.
+        more = found.only(in_context[found.chunk_of_hit, found.term_of_hit] == 0)
+        together = np.maximum.reduceat(_shares_of_parts(more, shares), found.first_parts)
+        together += by_part.take(found.first_parts)
         is_sentence = np.ones(found.part_count, dtype=np.bool_)
-        is_sentence[found.part_bounds[:-1]] = False
-        by_sentence = held[is_sentence]
-        contexts = held[found.part_bounds[:-1]].repeat(np.diff(found.part_bounds) - 1, axis=0)
-        first_sentences = found.part_bounds[:-1] - np.arange(len(rows))
+        is_sentence[found.first_parts] = False
         return Wording(
-            held=held_by_chunk > 0,
-            coverage=_shares(held_by_chunk, shares),
-            sentence_coverage=_shares(by_sentence, shares),
-            best_coverage=np.maximum.reduceat(_shares(np.maximum(by_sentence, contexts), shares), first_sentences),
-            phrases=_phrases(query, found, is_sentence, len(rows)),
+            held=held,
+            coverage=_shares(held, shares),
+            sentence_coverage=_bounded(by_part[is_sentence]),
+            best_coverage=_bounded(together),
+            phrases=_phrases(query, found.only(~is_context), len(rows)),
         )
 
     def terms(self, row: int) -> NDArray[np.uint32]:
         """Return the digests of the terms of a chunk's sentences, in order."""
         return self.digests[self.starts[self.first_parts[row] + 1] : self.starts[self.first_parts[row + 1]]]
 
-    def is_question(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell which sentences of some chunks are questions; those of all the chunks one after another."""
-        return self.questions.take(positions_in(self.first_parts[rows] - rows, self.first_parts[rows + 1] - rows - 1))
-
     def _find(self, query: LexicalQuery, rows: NDArray[np.int64]) -> _Hits:
-        first, last = self.first_parts[rows], self.first_parts[rows + 1]
+        first, last = self.first_parts.take(rows), self.first_parts.take(rows + 1)
         parts = positions_in(first, last)
-        lengths = self.starts[parts + 1] - self.starts[parts]
-        digests = self.digests.take(positions_in(self.starts[first], self.starts[last]))
-        places = [np.flatnonzero(digests == digest(term)) for term in query.term_weights]
-        hits = np.concatenate([np.empty(0, np.int64), *places])
-        terms = np.repeat(np.arange(len(places)), [len(each) for each in places])
-        order = np.argsort(hits, kind="stable")
-        hits, terms = hits[order], terms[order]
+        lengths = self.starts.take(parts + 1) - self.starts.take(parts)
+        digests = self.digests.take(positions_in(self.starts.take(first), self.starts.take(last)))
+        terms = np.array([digest(term) for term in query.term_weights], np.uint32)
+        # Found in one flat array: that is several times as fast as by row and column.
+        (places,) = (digests == terms[:, None]).ravel().nonzero()
+        term_of_hit = places // max(1, len(digests))
+        hits: NDArray[np.int64] = places - term_of_hit * len(digests)
+        part_of_hit: NDArray[np.int64] = lengths.cumsum().searchsorted(hits, side="right")
+        chunk_of_part = np.arange(len(rows)).repeat(last - first)
         # Places with stop words left out tell which terms are neighbours.
         content = np.cumsum(digests & _STOP_BIT == 0, dtype=np.int32)
         return _Hits(
-            part_of_hit=np.searchsorted(np.cumsum(lengths), hits, side="right"),
-            term_of_hit=terms,
-            place_of_hit=content[hits],
-            is_stop_word=(digests[hits] & _STOP_BIT).astype(np.bool_),
-            part_bounds=bounds_of(last - first),
+            part_of_hit=part_of_hit,
+            chunk_of_hit=chunk_of_part.take(part_of_hit),
+            term_of_hit=term_of_hit,
+            place_of_hit=content.take(hits),
+            first_parts=bounds_of(last - first)[:-1],
+            part_count=len(parts),
         )
 
 
 @dataclass(frozen=True)
 class _Hits:
-    """Where the terms of a question stand in some chunks: arrays over hits, in the order of the text.
+    """Where the terms of a question stand in some chunks: arrays over hits, by term, and those of a term in order.
 
     Attributes:
         part_of_hit: among the parts of the chunks.
+        chunk_of_hit: among the chunks.
         term_of_hit: of the question.
         place_of_hit: among the terms that are no stop words.
-        is_stop_word: whether the term is one.
-        part_bounds: where each chunk's parts begin, and their number at the end.
+        first_parts: the part with which each chunk begins, which is its context.
+        part_count: how many parts there are.
     """
 
     part_of_hit: NDArray[np.int64]
+    chunk_of_hit: NDArray[np.int64]
     term_of_hit: NDArray[np.int64]
     place_of_hit: NDArray[np.int32]
-    is_stop_word: NDArray[np.bool_]
-    part_bounds: NDArray[np.int64]
+    first_parts: NDArray[np.int64]
+    part_count: int
 
-    @property
-    def part_count(self) -> int:
-        return int(self.part_bounds[-1])
+    def only(self, wanted: NDArray[np.bool_]) -> _Hits:
+        """Return some of the hits."""
+        return replace(
+            self,
+            part_of_hit=self.part_of_hit[wanted],
+            chunk_of_hit=self.chunk_of_hit[wanted],
+            term_of_hit=self.term_of_hit[wanted],
+            place_of_hit=self.place_of_hit[wanted],
+        )
 
 
 class SequenceWriter:
@@ -293,31 +303,54 @@ def _are_questions(chunks: Sequence[ChunkRecord]) -> NDArray[np.bool_]:
 
 def _marked(
     rows: int, columns: int, row_of_hit: NDArray[np.integer[Any]], column_of_hit: NDArray[np.integer[Any]]
-) -> Scores:
-    """Return 1 where there is a hit and 0 elsewhere."""
-    marked = np.zeros((rows, columns), dtype=np.float32)
-    marked[row_of_hit, column_of_hit] = 1
+) -> NDArray[np.bool_]:
+    """Return True where there is a hit."""
+    marked = np.zeros((rows, columns), dtype=np.bool_)
+    marked[row_of_hit, column_of_hit] = True
     return marked
 
 
-def _shares(held: Scores, shares: Scores) -> Scores:
+def _shares(held: NDArray[np.bool_], shares: NDArray[np.float64]) -> Scores:
     """Add up the shares of what each row holds, to the same bits whatever the other rows are."""
-    total: Scores = np.einsum("ij,j->i", held, shares)
-    return np.minimum(total, 1)
+    return _bounded(np.einsum("ij,j->i", held, shares))
 
 
-def _phrases(query: LexicalQuery, found: _Hits, is_sentence: NDArray[np.bool_], count: int) -> Scores:
+def _shares_of_parts(hits: _Hits, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add up for each part the shares of the terms that it holds, each once."""
+    # Hits of one term are in order, so those in one part stand side by side.
+    pairs = hits.term_of_hit * hits.part_count + hits.part_of_hit
+    is_first = np.ones(len(pairs), dtype=np.bool_)
+    np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
+    terms, parts = hits.term_of_hit[is_first], hits.part_of_hit[is_first]
+    # Of no hits at all it makes whole numbers.
+    return np.bincount(parts, weights=shares.take(terms), minlength=hits.part_count).astype(np.float64, copy=False)
+
+
+def _bounded(shares: NDArray[np.float64]) -> Scores:
+    """Return shares in single precision; adding up may have gone over 1."""
+    return np.minimum(shares, 1).astype(np.float32)
+
+
+def _phrases(query: LexicalQuery, hits: _Hits, count: int) -> Scores:
+    """Return the shares of pairs held.
+
+    Args:
+        query: with the pairs.
+        hits: in sentences.
+        count: of the chunks.
+    """
     if not query.neighbours:
         return np.zeros(count, dtype=np.float32)
-    chunk_of_hit = np.searchsorted(found.part_bounds, found.part_of_hit, side="right") - 1
-    hits = np.flatnonzero(is_sentence[found.part_of_hit] & ~found.is_stop_word)
-    left, right = hits[:-1], hits[1:]
-    pair_of = _numbered_pairs(query)[found.term_of_hit[left], found.term_of_hit[right]]
-    is_near = found.place_of_hit[right] - found.place_of_hit[left] == 1
-    places = np.flatnonzero((pair_of >= 0) & is_near & (chunk_of_hit[left] == chunk_of_hit[right]))
-    held = _marked(count, len(query.neighbours), chunk_of_hit[left[places]], pair_of[places])
+    pairs = _numbered_pairs(query)
+    # Other terms cannot stand between neighbours.
+    hits = hits.only((pairs >= 0).any(axis=1).take(hits.term_of_hit))
+    order = hits.place_of_hit.argsort(kind="stable")
+    places, terms, chunks = (each.take(order) for each in (hits.place_of_hit, hits.term_of_hit, hits.chunk_of_hit))
+    pair_of = pairs[terms[:-1], terms[1:]]
+    is_pair = (pair_of >= 0) & (places[1:] - places[:-1] == 1) & (chunks[1:] == chunks[:-1])
+    held = _marked(count, len(query.neighbours), chunks[:-1][is_pair], pair_of[is_pair])
     weights = np.array([query.term_weights[one] + query.term_weights[other] for one, other in query.neighbours])
-    return _shares(held, (weights / math.fsum(weights)).astype(np.float32))
+    return _shares(held, weights / math.fsum(weights))
 
 
 def _numbered_pairs(query: LexicalQuery) -> NDArray[np.int64]:

@@ -60,7 +60,17 @@ def analyse_query(query: str) -> list[str]:
 
     A query of nothing but stop words ("to be or not to be") keeps them; one without words has no terms.
     """
-    return list(dict.fromkeys(analyse(query) or every_term(query)))
+    return list(dict.fromkeys(telling_terms(query) or asked_terms(query)))
+
+
+def asked_terms(query: str) -> list[str]:
+    """Return what `every_term` does, of a query; it is taken apart once, and then looked at for this and that."""
+    return list(chain.from_iterable(map(_terms, _asked_tokens(query))))
+
+
+def telling_terms(query: str) -> list[str]:
+    """Return what `analyse` does, of a query."""
+    return [term for term in asked_terms(query) if term not in STOP_WORDS]
 
 
 def names(text: str) -> list[list[str]]:
@@ -68,15 +78,23 @@ def names(text: str) -> list[list[str]]:
 
     `Pingora`, `iOS`, `2026`, `FnMut`; the first word of the text only if a capital stands inside it.
     """
-    tokens = list(_TOKEN.finditer(unicodedata.normalize("NFKC", text).replace("’", "'")))
-    named = [match for match in tokens if _is_name(match.group(), is_first=match is tokens[0])]
-    return [terms for terms in (analyse(match.group()) for match in named) if terms]
+    named = [token for place, token in enumerate(_asked_tokens(text)) if _is_name(token, is_first=place == 0)]
+    return [terms for terms in map(analyse, named) if terms]
 
 
 def every_term(text: str) -> list[str]:
     """Return the terms of a text in order, repeated as often as they occur, stop words included."""
-    normal = unicodedata.normalize("NFKC", text).replace("’", "'")
-    return list(chain.from_iterable(map(_terms, _TOKEN.findall(normal))))
+    return list(chain.from_iterable(map(_terms, _tokens(text))))
+
+
+def _tokens(text: str) -> list[str]:
+    tokens: list[str] = _TOKEN.findall(unicodedata.normalize("NFKC", text).replace("’", "'"))
+    return tokens
+
+
+@lru_cache(maxsize=16)
+def _asked_tokens(query: str) -> list[str]:
+    return _tokens(query)
 
 
 @lru_cache(maxsize=1 << 17)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ Scores = NDArray[np.float32]  # of rows: a score or a similarity for each
 # Of a half-precision number that was shifted into single precision: the bits it may have, and what it lacks.
 _SINGLE_BITS = np.array([0x8FFFE000], dtype=np.uint32).view(np.int32)
 _EXPONENT_BIAS = np.float32(2.0 ** (127 - 15))
+# Up to so many chunks their embeddings are held in single precision, too, 12 MB of 384 dimensions: comparing them all
+# then costs less than FAISS takes, and reading those of candidates a fifth.
+_SINGLES_CHUNKS = 8_192
 _COPY_ROWS = 65_536  # rows moved at a time, so that memory does not grow with the corpus
 
 
@@ -43,6 +47,7 @@ class ChunkVectors:
         self._index = index
         self.sketches: Sketches | None = None
         self._halves = _halves_of(index)
+        self._singles: Embeddings | None = None
 
     @classmethod
     def zeros(cls, count: int, dimension: int) -> ChunkVectors:
@@ -80,7 +85,10 @@ class ChunkVectors:
 
     @property
     def halves(self) -> NDArray[np.float16]:
-        """The embeddings as kept, no copy of them: float16, shape (n, dimension). Valid as long as this object."""
+        """The embeddings as kept, no copy of them: float16, shape (n, dimension). Valid as long as this object.
+
+        What is written into them is written before the first search.
+        """
         return self._halves
 
     @cached_property
@@ -118,6 +126,8 @@ class ChunkVectors:
         available = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if available == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
+        if self.sketches is None and len(self) <= _SINGLES_CHUNKS:
+            return self._compared(embedding, top_k, allowed)
         rows = self._sketched(embedding, top_k, available, allowed)
         if rows is None:
             rows, similarities = self._nearest(embedding, top_k, available, self._parameters(allowed))
@@ -128,7 +138,27 @@ class ChunkVectors:
 
     def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> Scores:
         """Compute the cosine similarity of one query to given rows: float32, shape (len(rows),)."""
+        if len(self) <= _SINGLES_CHUNKS:
+            return _products(self._all_singles().take(rows, axis=0), embedding)
         return _products(_singles(self._halves[rows]), embedding)
+
+    def _all_singles(self) -> Embeddings:
+        if self._singles is None:
+            self._singles = _singles(self._halves)
+        return self._singles
+
+    def _compared(
+        self, embedding: Embeddings, top_k: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], Scores]:
+        """Compare all embeddings."""
+        similarities = _products(self._all_singles(), embedding)
+        if allowed is not None:
+            similarities[~allowed] = -np.inf
+        floor = -np.inf if top_k >= len(similarities) else np.partition(similarities, -top_k)[-top_k]
+        rows = np.flatnonzero((similarities >= floor) & (similarities > -np.inf))
+        found = similarities[rows]
+        order = np.lexsort((rows, -found))[:top_k]
+        return rows[order], found[order]
 
     def _sketched(
         self, embedding: Embeddings, top_k: int, available: int, allowed: NDArray[np.bool_] | None
@@ -167,6 +197,19 @@ class ChunkVectors:
         # The stubs describe the C++ constructors, not the Python ones.
         selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # type: ignore[call-arg,arg-type]
         return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class SentencesOfChunks:
+    """The sentences of some chunks one after another.
+
+    Attributes:
+        positions: int64, of each among all sentences of the generation.
+        bounds: int64, shape (chunks + 1,): where each chunk's begin among them, and their number at the end.
+    """
+
+    positions: NDArray[np.int64]
+    bounds: NDArray[np.int64]
 
 
 class SentenceVectors:
@@ -218,22 +261,27 @@ class SentenceVectors:
         """Return the embeddings of some sentences: float32, shape (len(positions), dimension), of unit length."""
         return self._quantised[positions].astype(np.float32) / self._lengths[positions][:, None]
 
-    def similarities(self, embedding: Embeddings, rows: NDArray[np.int64]) -> tuple[Scores, NDArray[np.int64]]:
-        """Compare one query with every sentence of some chunks.
+    def of_chunks(self, rows: NDArray[np.int64]) -> SentencesOfChunks:
+        """Return where the sentences of some chunks lie, each of which has at least one.
+
+        Args:
+            rows: int64, of the chunks.
+        """
+        starts, ends = self._starts.take(rows), self._starts.take(rows + 1)
+        return SentencesOfChunks(positions_in(starts, ends), bounds_of(ends - starts))
+
+    def similarities(self, embedding: Embeddings, positions: NDArray[np.int64]) -> Scores:
+        """Compare one query with some sentences.
 
         Args:
             embedding: float32, shape (dimension,), unit length.
-            rows: int64; chunks, each with at least one sentence.
+            positions: int64, of the sentences.
 
         Returns:
-            Cosine similarities (float32) of the sentences of all the chunks one after another, and where each
-            chunk's begin among them (int64, shape (len(rows) + 1,)).
+            Cosine similarities: float32, shape (len(positions),).
         """
-        starts, ends = self._starts[rows], self._starts[rows + 1]
-        bounds = bounds_of(ends - starts)
-        positions = positions_in(starts, ends)
         vectors = self._quantised.take(positions, axis=0).astype(np.float32)
-        return _products(vectors, embedding) / self._lengths.take(positions), bounds
+        return _products(vectors, embedding) / self._lengths.take(positions)
 
 
 @contextmanager
@@ -253,9 +301,10 @@ def _one_thread() -> Iterator[None]:
 def _products(vectors: Embeddings, embedding: Embeddings) -> Scores:
     """Multiply each row with one embedding, to the same bits whatever the other rows are.
 
-    The matrix product of BLAS adds up in another order for the last rows than for those before.
+    The matrix product of BLAS adds up in another order for the last rows than for those before. This is its dot
+    product, row by row.
     """
-    products: Scores = np.einsum("ij,j->i", vectors, embedding)
+    products: Scores = np.vecdot(vectors, embedding)
     return products
 
 
@@ -298,7 +347,9 @@ def lengths_of(quantised: NDArray[np.int8], rows: NDArray[np.int64]) -> NDArray[
 
 def bounds_of(counts: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
     """Return where each of some ranges begins that lie one after another, and at the end where the last one ends."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    bounds = np.zeros(len(counts) + 1, np.int64)
+    counts.cumsum(out=bounds[1:])
+    return bounds
 
 
 def positions_in(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from index.terms import analyse, analyse_query, names
+from index.terms import analyse_query, names, telling_terms
 
 # Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3:
 # the usual value, not tuned on any corpus.
@@ -49,7 +49,7 @@ class LexicalQuery:
     names: Sequence[Sequence[str]]
     neighbours: Sequence[tuple[str, str]]
 
-    @property
+    @cached_property
     def upper_bound(self) -> float:
         """A score that no text could exceed, whatever its length; 0 for a query without terms.
 
@@ -85,7 +85,7 @@ class Vocabulary(ABC):
         """
         found = names(text)
         known = {term: term for name in found for term in name}
-        telling = analyse(text)
+        telling = telling_terms(text)
         for term in telling:
             if term not in known:
                 known[term] = self._corrected(term)
@@ -101,9 +101,11 @@ class Vocabulary(ABC):
         Of terms equally near it is the most frequent. The first letter is taken to be right, as it mostly is
         (Yannakoudakis & Fawthrop 1983, "The rules of spelling errors").
         """
-        errors = next((errors for length, errors in TYPING_ERRORS if len(term) >= length), 0)
         span = self._span(term)
-        if not errors or span.start != span.stop or not term.isalpha():
+        if span.start != span.stop:  # most terms
+            return term
+        errors = next((errors for length, errors in TYPING_ERRORS if len(term) >= length), 0)
+        if not errors or not term.isalpha():
             return term
         first, known = self._terms_with_first_letter(term[0])
         found = process.extract(term, known, scorer=OSA.distance, score_cutoff=errors, limit=None)

@@ -510,8 +510,7 @@ def test_a_reader_keeps_answering_from_a_generation_that_was_pruned(filled: Home
         (embedding,) = encoder.encode_queries(["version"])
         rows, _ = generation.vectors.search(embedding, top_k=4)
         assert sorted(rows.tolist()) == [0, 1, 2, 3]
-        _, bounds = generation.sentences.similarities(embedding, rows)
-        assert bounds.tolist() == [0, 1, 2, 3, 4]
+        assert generation.sentences.of_chunks(rows).bounds.tolist() == [0, 1, 2, 3, 4]
         assert generation.lexical.search("again", top_k=4)[0].tolist() == [1, 3]
 
 

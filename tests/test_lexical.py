@@ -160,7 +160,7 @@ def test_the_upper_bound_holds_and_counts_unknown_terms() -> None:
 
 def test_a_query_is_analysed_once_for_all_that_is_asked_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
     query = LexicalIndex.from_texts(TEXTS).query("Does Pingora leak memmory?")
-    monkeypatch.delattr(vocabulary, "analyse")
+    monkeypatch.delattr(vocabulary, "telling_terms")
     monkeypatch.delattr(vocabulary, "names")
     rows, scores = query.search(top_k=5)
     assert query.scores[rows].tolist() == scores.tolist()

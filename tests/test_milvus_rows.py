@@ -72,12 +72,12 @@ def test_candidates_from_rows_score_as_those_at_hand(handbook: Generation, encod
         excerpt.vectors.similarities(embedding, excerpt.rows), local.vectors.similarities(embedding, local.rows)
     )
     np.testing.assert_array_equal(excerpt.furniture, local.furniture[local.rows])
-    for ours, theirs in zip(
-        excerpt.sentences.similarities(embedding, excerpt.rows),
-        local.sentences.similarities(embedding, local.rows),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(ours, theirs)
+    sentences, same = excerpt.sentences.of_chunks(excerpt.rows), local.sentences.of_chunks(local.rows)
+    np.testing.assert_array_equal(sentences.bounds, same.bounds)
+    np.testing.assert_array_equal(
+        excerpt.sentences.similarities(embedding, sentences.positions),
+        local.sentences.similarities(embedding, same.positions),
+    )
     ours, theirs = excerpt.sequences.wording(query, excerpt.rows), local.sequences.wording(query, local.rows)
     for field in fields(ours):
         np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))

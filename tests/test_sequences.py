@@ -108,18 +108,20 @@ def test_what_a_chunk_gets_does_not_depend_on_the_others(generation: Generation)
         assert np.concatenate([getattr(each, name) for each in alone]).tobytes() == getattr(together, name).tobytes()
 
 
+def test_words_that_no_chunk_holds_have_no_share(generation: Generation) -> None:
+    found = asked(generation, "Xylophone zymurgy?")
+    for name in ("held", "coverage", "best_coverage", "phrases", "sentence_coverage"):
+        assert not getattr(found, name).any()
+
+
 def test_sentences_that_ask_are_known(generation: Generation) -> None:
     rows = rows_of(generation)[::-1]
     texts = chain.from_iterable(chunk.sentence_texts for chunk in generation.corpus.chunks(rows.tolist()))
-    asking = [text for text, asks in zip(texts, generation.sequences.is_question(rows), strict=True) if asks]
+    is_question = generation.sequences.questions[generation.sentences.of_chunks(rows).positions]
+    asking = [text for text, asks in zip(texts, is_question, strict=True) if asks]
     assert "Is vinegar safe?" in asking
     assert all("?" in text for text in asking)
     assert len(asking) < len(generation.sentences)
-
-
-def test_no_rows_have_no_wording(generation: Generation) -> None:
-    nothing = np.empty(0, np.int64)
-    assert generation.sequences.is_question(nothing).tolist() == []
 
 
 def test_a_stop_word_is_marked_in_its_digest() -> None:

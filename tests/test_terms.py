@@ -6,11 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.terms import analyse, analyse_query, every_term, names
+from index.terms import analyse, analyse_query, asked_terms, every_term, names, telling_terms
 
 
 def test_inflected_words_share_a_term() -> None:
     assert analyse("connection connected connecting") == ["connect", "connect", "connect"]
+
+
+WORDS = st.sampled_from(["The", "it's", "C++", "Wi-Fi", "東京タワー", "naïve", "_", "'", "1,000"])
+
+
+@given(st.text() | st.lists(WORDS).map(" ".join))
+def test_a_query_has_the_terms_of_a_text(text: str) -> None:
+    for _ in range(2):
+        assert asked_terms(text) == every_term(text)
+        assert telling_terms(text) == analyse(text)
+        assert analyse_query(text) == list(dict.fromkeys(analyse(text) or every_term(text)))
 
 
 def test_stop_words_are_dropped_but_can_be_kept() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from index import vectors
 from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, QuestionError
 from index.vectors import ChunkVectors, SentenceVectors, lengths_of, open_array, quantise, slices
@@ -21,9 +22,9 @@ def unit_rows(count: int, dimension: int, *, seed: int = 0) -> Embeddings:
 
 
 def indexed(halves: NDArray[np.float16]) -> ChunkVectors:
-    vectors = ChunkVectors.zeros(*halves.shape)
-    vectors.halves[:] = halves
-    return vectors
+    index = ChunkVectors.zeros(*halves.shape)
+    index.halves[:] = halves
+    return index
 
 
 def stored(embeddings: Embeddings, starts: NDArray[np.int64]) -> SentenceVectors:
@@ -161,6 +162,30 @@ def test_similarities_of_given_rows_are_in_the_order_asked_for() -> None:
     )
 
 
+def test_a_corpus_searched_in_single_precision_finds_what_one_in_half_precision_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    halves = unit_rows(300, 32).astype(np.float16)
+    halves[100:120] = halves[7]
+    queries, allowed = unit_rows(20, 32, seed=5), np.arange(300) % 3 > 0
+    for mask, top_k in [(None, 10), (None, 110), (None, 400), (allowed, 10), (allowed, 300)]:
+        small = [indexed(halves).search(query, top_k=top_k, allowed=mask) for query in queries]
+        monkeypatch.setattr(vectors, "_SINGLES_CHUNKS", 0)
+        large = [indexed(halves).search(query, top_k=top_k, allowed=mask) for query in queries]
+        monkeypatch.undo()
+        for (rows, similarities), (other_rows, other_similarities) in zip(small, large, strict=True):
+            assert rows.tolist() == other_rows.tolist()
+            np.testing.assert_allclose(similarities, other_similarities, atol=1e-6)
+
+
+def test_a_similarity_has_the_same_bits_whatever_it_is_computed_with() -> None:
+    halves, query = unit_rows(700, 384).astype(np.float16), unit_rows(1, 384, seed=5)[0]
+    index = indexed(halves)
+    rows, similarities = index.search(query, top_k=700)
+    for count in (1, 2, 3, 63, 700):
+        assert index.similarities(query, rows[:count]).tobytes() == similarities[:count].tobytes()
+
+
 def test_half_precision_is_read_exactly() -> None:
     # All finite numbers of half precision, the smallest and the negative ones among them; one in each row is read.
     numbers = np.arange(65_536, dtype=np.uint16).view(np.float16)
@@ -176,7 +201,7 @@ def test_one_byte_for_each_dimension_keeps_a_cosine_to_two_decimals() -> None:
     embeddings = unit_rows(200, 384)
     query = unit_rows(1, 384, seed=6)[0]
     sentences = stored(embeddings, np.arange(201))
-    similarities, _ = sentences.similarities(query, np.arange(200))
+    similarities = sentences.similarities(query, np.arange(200))
     np.testing.assert_allclose(similarities, embeddings @ query, atol=5e-3)
 
 
@@ -189,8 +214,10 @@ def test_the_largest_component_of_a_quantised_row_is_127() -> None:
 def test_sentences_of_chunks_come_one_chunk_after_another() -> None:
     embeddings = np.eye(6, 8, dtype=np.float32)
     sentences = stored(embeddings, np.array([0, 2, 3, 6]))
-    similarities, bounds = sentences.similarities(np.arange(8, dtype=np.float32), np.array([2, 0]))
-    assert bounds.tolist() == [0, 3, 5]
+    found = sentences.of_chunks(np.array([2, 0]))
+    assert found.bounds.tolist() == [0, 3, 5]
+    assert found.positions.tolist() == [3, 4, 5, 0, 1]
+    similarities = sentences.similarities(np.arange(8, dtype=np.float32), found.positions)
     assert similarities.tolist() == [3.0, 4.0, 5.0, 0.0, 1.0]
 
 
