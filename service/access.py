@@ -25,6 +25,7 @@ from index.errors import WhenceError
 from index.generations import utc_now
 from service.auth import DEFAULT_PORTS, KEY_MARK, ApiKey, KeyStore, parse_origin
 from service.auth import Scope as KeyScope
+from service.headers import header
 from service.problems import Problem, answer_to
 from service.rates import Allowance
 from service.settings import Settings
@@ -134,11 +135,10 @@ class Gate:
         if "\n" in scope["path"]:
             # The router's patterns take a line break at the end for nothing, and `a%0A` for `a`.
             raise Problem("malformed_request", "The address holds a line break (%0A). Leave it out.")
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
+        host = header(scope, b"host") or ""
         if scope["path"].removeprefix(scope.get("root_path", "")) not in PROBES:
             self._check_host(host)
-        origin = headers.get("origin")
+        origin = header(scope, b"origin")
         if self._is_open and origin is not None and scope["method"] not in _SAFE_METHODS:
             await self._check_origin(origin, host)
 
@@ -188,13 +188,15 @@ class Cors(CORSMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a preflight, or pass a request on and tell the browser who may read the answer."""
-        if scope["type"] == "http" and "origin" in Headers(scope=scope):
-            try:
-                await _refresh(self._keys)
-                self._check_preflight(scope)
-            except (Problem, WhenceError) as error:
-                await _answer(error, scope, receive, send)
-                return
+        if scope["type"] != "http" or header(scope, b"origin") is None:
+            await self.app(scope, receive, _varying(send))
+            return
+        try:
+            await _refresh(self._keys)
+            self._check_preflight(scope)
+        except (Problem, WhenceError) as error:
+            await _answer(error, scope, receive, send)
+            return
         await super().__call__(scope, receive, send)
 
     def is_allowed_origin(self, origin: str) -> bool:
@@ -230,6 +232,8 @@ class Access:
         self._needs_key = needs_key(settings)
         self._own_origin = public_origin(settings)
         self._routes: Sequence[RouteContext] = ()
+        # The routes without parameters: by method, path, and what of the path is a proxy's.
+        self._known: dict[tuple[str, str, str], RouteContext] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer with a problem."""
@@ -246,8 +250,7 @@ class Access:
     async def _check(self, scope: Scope) -> Allowance | None:
         """Return what the key has left, if it has a rate."""
         needed = self._needed(scope)
-        headers = Headers(scope=scope)
-        token = _token(headers)
+        token = _token(scope)
         # Clients made for other services send something, whether it is asked for or not.
         counts = self._needs_key or (token is not None and token.startswith(KEY_MARK))
         if needed is None or not counts:
@@ -256,19 +259,25 @@ class Access:
             raise Problem("key_required", NO_KEY, headers={"WWW-Authenticate": "Bearer"})
         key = await self._identify(token, scope)
         scope["key_id"] = key.id
-        self._check_origin_of(key, headers)
+        self._check_origin_of(key, Headers(scope=scope))
         _check_scope_of(key, needed)
         return await self._count(key)
 
     def _needed(self, scope: Scope) -> KeyScope | None:
+        address = scope["method"], scope["path"], scope.get("root_path", "")
+        route = self._known.get(address) or self._find(scope)
+        if route is None:
+            return None
+        path = route.path or ""
+        if path == scope["path"].removeprefix(scope.get("root_path", "")):
+            self._known[address] = route
+        scope["route"] = route.route  # for the log; the router will come to the same
+        return scope_of(scope["method"], path)
+
+    def _find(self, scope: Scope) -> RouteContext | None:
         if not self._routes:
             self._routes = tuple(iter_route_contexts(scope["app"].routes))
-        for route in self._routes:
-            match, _ = route.matches(scope)
-            if match is Match.FULL:
-                scope["route"] = route.route  # for the log; the router will come to the same
-                return scope_of(scope["method"], route.path or "")
-        return None
+        return next((route for route in self._routes if route.matches(scope)[0] is Match.FULL), None)
 
     async def _identify(self, token: str, scope: Scope) -> ApiKey:
         await _refresh(self._keys)
@@ -434,9 +443,20 @@ def _rate_headers(allowance: Allowance) -> dict[str, str]:
     }
 
 
-def _token(headers: Headers) -> str | None:
+def _varying(send: Send) -> Send:
+    """Return a `send` that says of a response without an origin that it may differ for one."""
+
+    async def varying(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).add_vary_header("Origin")
+        await send(message)
+
+    return varying
+
+
+def _token(scope: Scope) -> str | None:
     """Return the bearer token; other ways to authenticate are a proxy's business."""
-    kind, _, token = headers.get("authorization", "").partition(" ")
+    kind, _, token = (header(scope, b"authorization") or "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
 
 

@@ -47,6 +47,7 @@ from service.schemas.problems import ProblemJson
 from service.services import Services, services_of
 from service.serving import Serving
 from service.settings import Settings
+from service.shortcut import Shortcut
 from service.stores import chosen_store
 from service.tasks import TaskQueue
 from service.watching import Watcher
@@ -148,6 +149,7 @@ async def _refuse_to_write(request: Request) -> None:
 def _add_middleware(app: FastAPI, services: Services) -> None:
     """Put around the routes what every request passes, from the inside out."""
     settings, keys, metrics = services.settings, services.keys, services.metrics
+    app.add_middleware(Shortcut, services=services)
     app.add_middleware(BodyLimits, max_body=settings.max_body, max_upload=settings.max_upload)
     app.add_middleware(Access, settings=settings, keys=keys)
     app.add_middleware(Cors, settings=settings, keys=keys)

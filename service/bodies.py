@@ -6,9 +6,9 @@ import asyncio
 import time
 
 from fastapi import Request
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.headers import header
 from service.problems import Problem, answer_to
 
 UPLOADS = "/v1/documents"
@@ -131,8 +131,8 @@ class _Body:
 
 
 def _declared_length(scope: Scope) -> int:
-    declared = Headers(scope=scope).get("content-length", "")
-    return int(declared) if declared.isdecimal() else 0
+    declared = header(scope, b"content-length")
+    return int(declared) if declared is not None and declared.isdecimal() else 0
 
 
 def _too_large(limit: int) -> Problem:

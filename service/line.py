@@ -3,6 +3,10 @@
 One thread answers. While it is busy questions gather, and it then takes what is there together; nothing waits on
 purpose. Questions asked alone go before those of a batch, of which some are taken each time all the same.
 
+A question for the instant encoder takes little longer than handing it over to that thread and back. One that comes
+while nothing waits is answered where it came in, in the thread of the event loop; not if it may take longer than
+most, and only so many in a row, so that the loop comes to its other work.
+
 Where the line is full a question is turned away, or it is answered by the instant encoder, if that is wanted. Some
 times as many may wait for that, because it takes a fraction of the time.
 """
@@ -32,6 +36,10 @@ logger = logging.getLogger(__name__)
 ENCODERS: tuple[EncoderName, ...] = ("instant", "full")  # in the order in which they answer: the quicker one first
 OVERFLOW = 4  # times the bound of the line
 MAX_TOGETHER = 16
+# Bounds of a question that is answered at once, and then takes a few milliseconds at most: its characters, passages,
+# and chunks of the index; and how many of them are answered in one round of the event loop.
+AT_ONCE_CHARS, AT_ONCE_TOP_K, AT_ONCE_CHUNKS, AT_ONCE_IN_A_ROUND = 300, 20, 50_000, 64
+SOON_S = 0.05  # within which most are answered; only then it is watched whether a client leaves
 RESERVED_FOR_BATCHES = 4
 
 
@@ -53,6 +61,8 @@ class Line:
         deadline_s: after which a question is given up.
         encoder: of questions that name none.
         overload: what becomes of a question when the line is full.
+        at_once: whether questions for the instant encoder may be answered in the thread of the event loop: neither a
+            store beyond this machine nor a reranker must be waited for there.
     """
 
     def __init__(
@@ -64,6 +74,7 @@ class Line:
         deadline_s: float,
         encoder: EncoderName = "full",
         overload: Overload = "refuse",
+        at_once: bool = False,
     ) -> None:
         self._serving = serving
         self._metrics = metrics
@@ -71,10 +82,14 @@ class Line:
         self._deadline_s = deadline_s
         self._encoder = encoder
         self._overload = overload
+        self._at_once_allowed = at_once
+        self._in_this_round = 0
         self._singles: deque[_Waiting] = deque()
         self._batches: deque[_Waiting] = deque()
         self._overflow: deque[_Waiting] = deque()
         self._changed = threading.Condition()
+        self._is_busy = False  # whether the thread has questions to answer
+        self._answering = threading.Lock()  # held by whoever asks the generation
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
 
@@ -111,24 +126,68 @@ class Line:
             ClientGoneError: whoever asked has left.
         """
         self._serving.manifest  # noqa: B018 (raises when nothing is served: no use in waiting for that)
-        futures = self._admit(questions)
+        answer = self._at_once(questions[0]) if len(questions) == 1 else None
+        answers = await self._wait(self._admit(questions), gone) if answer is None else [answer]
+        for answer in answers if is_counted else ():
+            self._metrics.question("answered" if answer.answered else "unanswered")
+        return answers
+
+    async def _wait(
+        self, futures: Sequence[asyncio.Future[Answer]], gone: Callable[[], Awaitable[None]]
+    ) -> list[Answer]:
         answering: asyncio.Future[Any] = futures[0] if len(futures) == 1 else asyncio.ensure_future(_all(futures))
-        leaving = asyncio.ensure_future(gone())
+        soon_s = min(SOON_S, self._deadline_s)
+        leaving = None
         try:
-            done, _ = await asyncio.wait(
-                {answering, leaving}, timeout=self._deadline_s, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait({answering}, timeout=soon_s)
+            if not done:
+                leaving = asyncio.ensure_future(gone())
+                done, _ = await asyncio.wait(
+                    {answering, leaving}, timeout=self._deadline_s - soon_s, return_when=asyncio.FIRST_COMPLETED
+                )
             if answering in done:
-                answers = [await future for future in futures]
-                for answer in answers if is_counted else ():
-                    self._metrics.question("answered" if answer.answered else "unanswered")
-                return answers
-            raise self._given_up(len(questions), has_left=leaving in done)
+                return [await future for future in futures]
+            raise self._given_up(len(futures), has_left=leaving in done)
         finally:
-            leaving.cancel()
+            if leaving is not None:
+                leaving.cancel()
             answering.cancel()
             for future in futures:
                 future.cancel()
+
+    def _at_once(self, question: Question) -> Answer | None:
+        """Answer a question in this thread; None if it has to wait in the line."""
+        if not self._may_answer_at_once(question) or not self._answering.acquire(blocking=False):
+            return None
+        started = time.monotonic()
+        try:
+            with self._serving.lease() as served:
+                (answer,) = served.answer([question], "instant")
+        finally:
+            self._answering.release()
+        self._metrics.stage("waiting", 0.0)
+        self._metrics.stage("answering", time.monotonic() - started)
+        self._metrics.batch(1)
+        return answer
+
+    def _may_answer_at_once(self, question: Question) -> bool:
+        is_quick = (
+            self._at_once_allowed
+            and (question.encoder or self._encoder) == "instant"
+            and not question.filters  # which look at every document
+            and len(question.text) <= AT_ONCE_CHARS
+            and question.top_k <= AT_ONCE_TOP_K
+            and self._serving.manifest.chunks <= AT_ONCE_CHUNKS
+        )
+        if not is_quick or self._is_busy or len(self):
+            return False
+        if not self._in_this_round:
+            asyncio.get_running_loop().call_soon(self._begin_round)
+        self._in_this_round += 1
+        return self._in_this_round <= AT_ONCE_IN_A_ROUND
+
+    def _begin_round(self) -> None:
+        self._in_this_round = 0
 
     def _admit(self, questions: Sequence[Question]) -> list[asyncio.Future[Answer]]:
         loop, now = asyncio.get_running_loop(), time.monotonic()
@@ -167,15 +226,18 @@ class Line:
 
     def _work(self) -> None:
         while batch := self._take():
-            self._answer(batch)
+            with self._answering:
+                self._answer(batch)
 
     def _take(self) -> list[_Waiting]:
         """Wait for questions that somebody still waits for; return none when the line is closed."""
         while True:
             with self._changed:
+                self._is_busy = False
                 while not len(self) and not self._is_closed:
                     self._changed.wait()
                 taken = self._next()
+                self._is_busy = bool(taken)
                 self._metrics.queue(len(self))
             if not taken:
                 return []
@@ -226,6 +288,7 @@ def line_of(settings: Settings, serving: Serving, metrics: Metrics) -> Line:
         deadline_s=settings.deadline,
         encoder=settings.encoder,
         overload=settings.overload,
+        at_once=settings.store is None and settings.reranker is None,
     )
 
 

@@ -7,23 +7,25 @@ answered carries its id, which the answer has, too.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import secrets
 import sys
 import time
+from datetime import UTC, datetime
 from typing import TextIO
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.contextvars import bound_contextvars, get_contextvars, merge_contextvars
 from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from service.departures import CLIENT_GONE
 from service.display import visible
+from service.headers import header
 from service.metrics import Metrics
 from service.problems import Problem, answer_to
 from service.settings import Settings
@@ -31,8 +33,10 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 OFTEN_ASKED = frozenset({"/livez", "/readyz", "/metrics"})  # every few seconds, by machines; logged when they fail
+REQUEST = "request"  # the message of a line about a request
 OUR_LOGGERS = ("index", "service", "uvicorn")
 
+_REQUEST_FIELDS = ("method", "route", "status", "ms", "key_id", "client", "questions")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _MISTAKE = Problem("internal", "Something went wrong here. It is in the log under this request id.")
 
@@ -68,9 +72,29 @@ def _formatter(settings: Settings, stream: TextIO) -> logging.Formatter:
                 colors=is_terminal, exception_formatter=plain, sort_keys=False, pad_event_to=0
             ),
         ]
-    return ProcessorFormatter(
+    kind = ProcessorFormatter if is_text else _JsonLines
+    return kind(
         foreign_pre_chain=common, processors=[ProcessorFormatter.remove_processors_meta, _without_markup, *render]
     )
+
+
+class _JsonLines(ProcessorFormatter):
+    """Writes the lines about requests, of which there are many, as its processors do but without them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a line."""
+        if record.msg is not REQUEST:
+            return super().format(record)
+        given = vars(record)
+        event = {
+            "event": REQUEST,
+            **get_contextvars(),
+            **{name: given[name] for name in _REQUEST_FIELDS if name in given},
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        }
+        return json.dumps(event)
 
 
 def _without_markup(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
@@ -153,7 +177,10 @@ class RequestLog:
         }
         if "questions" in scope:
             fields["questions"] = scope["questions"]
-        logger.log(logging.DEBUG if is_routine else logging.INFO, "request", extra=fields)
+        level = logging.DEBUG if is_routine else logging.INFO
+        if logger.isEnabledFor(level):
+            # Made here, because `log` looks for the line that called it, which the log does not show.
+            logger.handle(logger.makeRecord(logger.name, level, __file__, 0, REQUEST, (), None, extra=fields))
 
 
 def new_request_id() -> str:
@@ -163,5 +190,5 @@ def new_request_id() -> str:
 
 def _request_id(scope: Scope) -> str:
     """Return the id that a request brought along, if it is one, or a new one."""
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else new_request_id()
+    given = header(scope, b"x-request-id")
+    return given if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()

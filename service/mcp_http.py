@@ -35,6 +35,6 @@ def _caller(ctx: Context) -> Caller:
     link = linking(request, services.settings)
 
     def note(answer: Answer) -> None:
-        log_questions([answer], request, services)
+        log_questions([answer], request.scope, services)
 
-    return Caller(gone=departure(request), address=lambda _doc_id, url: link(url), note=note)
+    return Caller(gone=departure(request.receive), address=lambda _doc_id, url: link(url), note=note)

@@ -275,7 +275,7 @@ def handle_problems(app: FastAPI) -> None:
     """Answer every error of an app with a problem."""
 
     async def answer(request: Request, error: Exception) -> Response:
-        return answer_to(request, _problem_of(error, request))
+        return answer_to(request, problem_of(error, request))
 
     for kind in (Problem, errors.WhenceError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, answer)
@@ -286,7 +286,8 @@ def request_id(request: Request) -> str:
     return str(request.scope.get("request_id", ""))
 
 
-def _problem_of(error: Exception, request: Request) -> Problem:
+def problem_of(error: Exception, request: Request) -> Problem:
+    """Return the problem that an error of a request is."""
     match error:
         case Problem():
             return error

@@ -176,6 +176,37 @@ def test_the_place_of_what_was_wrong_is_a_pointer(client: httpx.Client) -> None:
     assert (problem["code"], problem["errors"][0]["pointer"]) == ("invalid_request", "query/top")
 
 
+ODD_BODIES = [
+    b'{"question": "What does the red light mean?"}',
+    b'{"question": "Wof\\u00fcr ist \\u201eEntkalken\\u201c gut?\\n\\u2028", "top_k": 3, "encoder": "instant"}',
+    b'{"question": "the kettle", "question": "the toaster", "min_confidence": 1}',
+    b'{"question": "the kettle", "min_confidence": 0.25, "filters": {"doc_id": {"prefix": "h"}}}',
+    json.dumps({"question": "the kettle"}).encode("utf-16"),
+    b'\xef\xbb\xbf{"question": "the kettle"}',
+    b'{"question": "the kettle", "min_confidence": "1"}',
+    b'{"question": "the kettle", "top_k": 2.0}',
+    b'{"question": "the kettle", "filters": []}',
+    b'{"question": null}',
+    b'{"question": "the \xff"}',
+    b'{"question": "the kettle"',
+    b"[" * 3_000,
+    b"null",
+]
+
+
+@pytest.mark.parametrize("body", ODD_BODIES)
+def test_the_short_way_of_a_question_gives_what_its_route_gives(client: httpx.Client, body: bytes) -> None:
+    # Only the plain content type takes the short way.
+    short, long = (
+        client.post("/v1/ask", content=body, headers={"content-type": f"application/json{parameter}"})
+        for parameter in ("", "; charset=utf-8")
+    )
+    assert (short.status_code, short.headers.keys()) == (long.status_code, long.headers.keys())
+    ids = [response.headers["x-request-id"] for response in (short, long)]
+    said = [without_time(response.text).replace(own, "") for response, own in zip((short, long), ids, strict=True)]
+    assert said[0] == said[1]
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_only_json_is_taken_for_json(client: httpx.Client, content_type: str) -> None:
     response = client.post("/v1/ask", content=b'{"question": "What?"}', headers={"content-type": content_type})

@@ -11,11 +11,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from index.answers import Question, answer_questions
+from index.answers import Answer, Question, answer_questions
 from index.embeddings import Embeddings, Encoder
 from index.errors import ModelError
 from index.generations import Generation
+from index.instant import instant_encoder
 from index.weights import default_weights
+from service import line as module
 from service.departures import ClientGoneError
 from service.line import MAX_TOGETHER, Line
 from service.metrics import Metrics
@@ -74,10 +76,12 @@ def gate(encoder: Encoder) -> Gate:
 
 
 @contextmanager
-def line_of(generation: Generation, gate: Gate, *, bound: int = 100, deadline_s: float = 30.0) -> Iterator[Line]:
+def line_of(
+    generation: Generation, gate: Gate, *, bound: int = 100, deadline_s: float = 30.0, at_once: bool = False
+) -> Iterator[Line]:
     """Run a line over a generation."""
     served = Handbooks(generation, gate)
-    line = Line(served, Metrics(), bound=bound, deadline_s=deadline_s)  # type: ignore[arg-type]
+    line = Line(served, Metrics(), bound=bound, deadline_s=deadline_s, at_once=at_once)  # type: ignore[arg-type]
     line.start()
     try:
         yield line
@@ -217,6 +221,69 @@ def test_a_model_that_does_not_fit_is_said_to_everyone(handbook: Generation, gat
     gate.identity = replace(gate.identity, files_sha256="0" * 64)
     with line_of(handbook, gate) as line, pytest.raises(ModelError, match="built with the model"):
         asyncio.run(line.ask([RED], gone=never))
+
+
+def test_an_instant_question_is_answered_at_once_while_nothing_waits(handbook: Generation, gate: Gate) -> None:
+    instant = [replace(question, encoder="instant") for question in (RED, DESCALE)]
+
+    async def ask_alone_and_while_busy(line: Line) -> list[Answer]:
+        asking = asyncio.ensure_future(line.ask([instant[0]], gone=never))
+        await asyncio.sleep(0)
+        assert asking.done()
+        first = asyncio.ensure_future(line.ask([RED], gone=never))
+        await entered(gate)
+        waiting = asyncio.ensure_future(line.ask([instant[1]], gone=never))
+        await asyncio.sleep(0)
+        assert len(line) == 1
+        gate.opened.set()
+        await first
+        return [*asking.result(), *await waiting]
+
+    with line_of(handbook, gate, at_once=True) as line:
+        answers = asyncio.run(ask_alone_and_while_busy(line))
+    assert answers == answer_questions(handbook, instant_encoder(handbook), instant)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        RED,
+        replace(RED, encoder="instant", text=f"{RED.text} " * 20),
+        replace(RED, encoder="instant", top_k=21),
+        replace(RED, encoder="instant", filters={"doc_id": "handbook.md"}),
+    ],
+)
+def test_what_may_take_longer_waits_for_the_thread(handbook: Generation, gate: Gate, question: Question) -> None:
+    async def ask(line: Line) -> list[Answer]:
+        asking = asyncio.ensure_future(line.ask([question], gone=never))
+        await asyncio.sleep(0)
+        assert not asking.done()
+        return await asking
+
+    gate.opened.set()
+    with line_of(handbook, gate, at_once=True) as line:
+        (answer,) = asyncio.run(ask(line))
+    assert answer.question == question.text
+
+
+def test_only_so_many_are_answered_in_one_round_of_the_event_loop(
+    handbook: Generation, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_IN_A_ROUND", 3)
+    question = replace(RED, encoder="instant")
+
+    async def ask(line: Line, count: int) -> int:
+        asking = [asyncio.ensure_future(line.ask([question], gone=never)) for _ in range(count)]
+        await asyncio.sleep(0)
+        at_once = sum(each.done() for each in asking)
+        await asyncio.gather(*asking)
+        return at_once
+
+    async def ask_twice(line: Line) -> list[int]:
+        return [await ask(line, 5), await ask(line, 3)]
+
+    with line_of(handbook, gate, at_once=True) as line:
+        assert asyncio.run(ask_twice(line)) == [3, 3]
 
 
 def test_closing_answers_what_waits(handbook: Generation, gate: Gate) -> None:

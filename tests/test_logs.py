@@ -14,11 +14,13 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import StreamingResponse
+from structlog.contextvars import bound_contextvars
+from structlog.stdlib import ProcessorFormatter
 from waiting import until
 from wire import connected, listening
 
 from service.headers import SecurityHeaders
-from service.logs import RequestLog, configure_logging
+from service.logs import REQUEST, RequestLog, configure_logging
 from service.metrics import Metrics
 from service.problems import Problem, handle_problems
 from service.settings import Settings
@@ -248,6 +250,19 @@ def test_text_is_for_people_and_cannot_be_forged() -> None:
     assert re.fullmatch(r"\S+Z \[error +\] A mistake \[service\.example\] route=/x␤y", second)
     assert all(line.startswith("    ") for line in rest)
     assert rest[-1] == "    2026-01-01 [info] forged"
+
+
+def test_a_line_about_a_request_is_written_as_every_other_line(log: io.StringIO) -> None:
+    formatters = [handler.formatter for handler in logging.getLogger().handlers]
+    (formatter,) = [each for each in formatters if isinstance(each, ProcessorFormatter)]
+    fields: dict[str, Any] = {"method": "GET", "route": None, "status": 499, "ms": 0.5, "key_id": "4f2a"}
+    for more in ({"client": "::1"}, {"client": None, "questions": ["Wofür? “x”\u2028", SECRET]}):
+        record = logging.makeLogRecord(
+            {"name": "service.logs", "levelname": "INFO", "msg": REQUEST, **fields, **more}
+        )
+        with bound_contextvars(request_id="ab12"):
+            quick, slow = formatter.format(record), ProcessorFormatter.format(formatter, record)
+        assert re.sub(r'"[0-9T:.-]+Z"', "", quick) == re.sub(r'"[0-9T:.-]+Z"', "", slow) != quick
 
 
 @pytest.mark.parametrize(

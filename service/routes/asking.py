@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from index.answers import Answer, Question
 from index.citations import PresentText, SavedCitation, Verification, verify
@@ -45,8 +46,8 @@ WAITING = ("starting", "overloaded", "deadline", "index_unavailable")
 )
 async def ask(body: AskJson, request: Request) -> Response:
     """Answer a question in the exact words of the documents, or say that they do not answer it."""
-    services = services_of(request)  # no dependency, for the time that takes
-    return await _answer(_question(body, services), request, services)
+    services = services_of(request)
+    return await _answer(question_of(body, services), request, services)
 
 
 @router.get(
@@ -63,7 +64,7 @@ async def ask_by_address(asked: Annotated[AskQuery, Query()], request: Request, 
         min_confidence=asked.min_confidence,
         encoder=asked.encoder,
     )
-    return await _answer(_question(body, services), request, services)
+    return await _answer(question_of(body, services), request, services)
 
 
 @router.post(
@@ -74,8 +75,8 @@ async def ask_by_address(asked: Annotated[AskQuery, Query()], request: Request, 
 async def ask_batch(body: AskBatchJson, request: Request, services: Here) -> Response:
     """Answer up to 256 questions; each gets the answer it would get alone."""
     questions = [_question_at(place, given, services) for place, given in enumerate(body.questions)]
-    answers = await services.line.ask(questions, gone=departure(request))
-    log_questions(answers, request, services)
+    answers = await services.line.ask(questions, gone=departure(request.receive))
+    log_questions(answers, request.scope, services)
     written = b",".join(map(answer_json, answers))
     return Response(b'{"answers":[%b]}' % written, media_type="application/json")
 
@@ -100,12 +101,12 @@ def verify_citations(body: VerifyJson, services: Here) -> VerificationsJson:
 
 
 async def _answer(question: Question, request: Request, services: Services) -> Response:
-    (answer,) = await services.line.ask([question], gone=departure(request))
-    log_questions([answer], request, services)
+    (answer,) = await services.line.ask([question], gone=departure(request.receive))
+    log_questions([answer], request.scope, services)
     return Response(answer_json(answer), media_type="application/json")
 
 
-def _question(body: AskJson, services: Services) -> Question:
+def question_of(body: AskJson, services: Services) -> Question:
     settings = services.settings
     return Question(
         body.question,
@@ -118,16 +119,16 @@ def _question(body: AskJson, services: Services) -> Question:
 
 def _question_at(place: int, given: str | AskJson, services: Services) -> Question:
     try:
-        return _question(AskJson(question=given) if isinstance(given, str) else given, services)
+        return question_of(AskJson(question=given) if isinstance(given, str) else given, services)
     except QuestionError as error:
         field = FieldProblemJson(pointer=f"/questions/{place}", detail=str(error))
         raise Problem("invalid_question", f"Question {place + 1}: {error}", fields=[field]) from error
 
 
-def log_questions(answers: Sequence[Answer], request: Request, services: Services) -> None:
+def log_questions(answers: Sequence[Answer], scope: Scope, services: Services) -> None:
     """Note down what was asked, as far as the settings want it."""
     if services.settings.log_questions:
-        request.scope["questions"] = [answer.question for answer in answers]
+        scope["questions"] = [answer.question for answer in answers]
     for answer in answers:
         services.feedback.log_question(answer)
 

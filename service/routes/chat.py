@@ -51,7 +51,7 @@ async def chat(body: ChatJson, request: Request, services: Here) -> Response:
     `answer`, `passages` (only of a question), `suggestions`, `done`; `problem` instead of the rest if something
     goes wrong on the way.
     """
-    gone = departure(request)
+    gone = departure(request.receive)
     messages = [_message(message) for message in body.messages]
     wanted = Wanted(top_k=body.top_k, filters=body.filters, encoder=body.encoder)
     turn = await understand(messages, services, wanted, gone=gone)
@@ -68,7 +68,7 @@ async def suggestions(request: Request, services: Here) -> ChatOpeningJson:
     place = handoff(services.settings)
     return ChatOpeningJson(
         greeting=services.settings.chat_greeting,
-        questions=list(await opening_questions(services, gone=departure(request))),
+        questions=list(await opening_questions(services, gone=departure(request.receive))),
         handoff=None if place is None else HandoffJson.model_validate(place),
     )
 
@@ -99,9 +99,9 @@ def _message(message: MessageJson) -> Message:
 
 
 async def _reply(turn: Turn, request: Request, services: Services) -> ChatReplyJson:
-    reply = await reply_to(turn, services, gone=departure(request))
+    reply = await reply_to(turn, services, gone=departure(request.receive))
     if reply.answer is not None:
-        log_questions([reply.answer], request, services)
+        log_questions([reply.answer], request.scope, services)
     return ChatReplyJson.of(reply)
 
 

@@ -74,9 +74,9 @@ async def _reply(body: DeepChatJson, request: Request, services: Services) -> Ma
     # The component sends as much as the page lets it; of that the newest is read, as much as a chat may have.
     read = [message for message in earlier if message.content][1 - MAX_MESSAGES :]
     wanted = Wanted(top_k=body.top_k, filters=body.filters)
-    reply = await take_turn([*read, last], services, wanted, gone=departure(request))
+    reply = await take_turn([*read, last], services, wanted, gone=departure(request.receive))
     if reply.answer is not None:
-        log_questions([reply.answer], request, services)
+        log_questions([reply.answer], request.scope, services)
     return in_markdown(reply, linking(request, services.settings))
 
 

@@ -98,5 +98,5 @@ async def _answers(groups: Sequence[Group], request: Request, services: Services
     answers: list[Answer] = []
     for first in range(0, len(questions), ASKED_TOGETHER):
         together = questions[first : first + ASKED_TOGETHER]
-        answers += await services.line.ask(together, gone=departure(request), is_counted=False)
+        answers += await services.line.ask(together, gone=departure(request.receive), is_counted=False)
     return answers

@@ -132,9 +132,9 @@ async def _completion(body: CompletionRequestJson, request: Request, services: S
         with services.serving.lease() as served:
             return completion_of_task(task, served)
     wanted = Wanted(top_k=body.top_k, filters=body.filters)
-    reply = await take_turn(said.messages, services, wanted, gone=departure(request))
+    reply = await take_turn(said.messages, services, wanted, gone=departure(request.receive))
     if reply.answer is not None:
-        log_questions([reply.answer], request, services)
+        log_questions([reply.answer], request.scope, services)
     with services.serving.lease() as served:
         return completion_of(reply, said, served, link)
 

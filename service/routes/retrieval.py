@@ -68,8 +68,8 @@ async def _answer(
         filters=filters,
         min_confidence=settings.min_confidence,
     )
-    (answer,) = await services.line.ask([question], gone=departure(request))
-    log_questions([answer], request, services)
+    (answer,) = await services.line.ask([question], gone=departure(request.receive))
+    log_questions([answer], request.scope, services)
     return answer
 
 
