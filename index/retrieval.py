@@ -248,7 +248,7 @@ def _names_held(query: LexicalQuery, wording: Wording) -> Scores:
         return np.ones(len(wording.held), np.float32)
     places = {term: place for place, term in enumerate(query.term_weights)}
     held = [wording.held[:, [places[term] for term in name]].any(axis=1) for name in query.names]
-    shares: Scores = np.mean(held, axis=0, dtype=np.float32)
+    shares: Scores = np.add.reduce(held, dtype=np.float32) / np.float32(len(held))
     return shares
 
 

@@ -13,7 +13,7 @@ import math
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -115,11 +115,11 @@ class TermSequences:
         held = _marked(len(rows), len(shares), found.chunk_of_hit, found.term_of_hit)
         is_context = found.part_of_hit == found.first_parts.take(found.chunk_of_hit)
         in_context = _marked(len(rows), len(shares), found.chunk_of_hit[is_context], found.term_of_hit[is_context])
-        by_part = _shares_of_parts(found, shares)
+        added = np.where(found.is_first_in_part, shares.take(found.term_of_hit), 0)
+        by_part = found.summed_by_part(added)
         # What the context holds does not count once more in a sentence that is taken together with it.
-        more = found.only(in_context[found.chunk_of_hit, found.term_of_hit] == 0)
-        together = np.maximum.reduceat(_shares_of_parts(more, shares), found.first_parts)
-        together += by_part.take(found.first_parts)
+        more = found.summed_by_part(np.where(in_context[found.chunk_of_hit, found.term_of_hit], 0, added))
+        together = np.maximum.reduceat(more, found.first_parts) + by_part.take(found.first_parts)
         is_sentence = np.ones(found.part_count, dtype=np.bool_)
         is_sentence[found.first_parts] = False
         return Wording(
@@ -127,7 +127,7 @@ class TermSequences:
             coverage=_shares(held, shares),
             sentence_coverage=_bounded(by_part[is_sentence]),
             best_coverage=_bounded(together),
-            phrases=_phrases(query, found.only(~is_context), len(rows)),
+            phrases=_phrases(query, found, ~is_context, len(rows)),
         )
 
     def terms(self, row: int) -> NDArray[np.uint32]:
@@ -178,15 +178,19 @@ class _Hits:
     first_parts: NDArray[np.int64]
     part_count: int
 
-    def only(self, wanted: NDArray[np.bool_]) -> _Hits:
-        """Return some of the hits."""
-        return replace(
-            self,
-            part_of_hit=self.part_of_hit[wanted],
-            chunk_of_hit=self.chunk_of_hit[wanted],
-            term_of_hit=self.term_of_hit[wanted],
-            place_of_hit=self.place_of_hit[wanted],
-        )
+    @property
+    def is_first_in_part(self) -> NDArray[np.bool_]:
+        """Which hits are the first of their term in their part."""
+        # Hits of one term are in order, so those in one part stand side by side.
+        pairs = self.term_of_hit * self.part_count + self.part_of_hit
+        is_first = np.ones(len(pairs), dtype=np.bool_)
+        np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
+        return is_first
+
+    def summed_by_part(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Add up what each hit has in its part."""
+        # Of no hits at all it makes whole numbers.
+        return np.bincount(self.part_of_hit, weights=values, minlength=self.part_count).astype(np.float64, copy=False)
 
 
 class SequenceWriter:
@@ -315,37 +319,27 @@ def _shares(held: NDArray[np.bool_], shares: NDArray[np.float64]) -> Scores:
     return _bounded(np.einsum("ij,j->i", held, shares))
 
 
-def _shares_of_parts(hits: _Hits, shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Add up for each part the shares of the terms that it holds, each once."""
-    # Hits of one term are in order, so those in one part stand side by side.
-    pairs = hits.term_of_hit * hits.part_count + hits.part_of_hit
-    is_first = np.ones(len(pairs), dtype=np.bool_)
-    np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
-    terms, parts = hits.term_of_hit[is_first], hits.part_of_hit[is_first]
-    # Of no hits at all it makes whole numbers.
-    return np.bincount(parts, weights=shares.take(terms), minlength=hits.part_count).astype(np.float64, copy=False)
-
-
 def _bounded(shares: NDArray[np.float64]) -> Scores:
     """Return shares in single precision; adding up may have gone over 1."""
     return np.minimum(shares, 1).astype(np.float32)
 
 
-def _phrases(query: LexicalQuery, hits: _Hits, count: int) -> Scores:
-    """Return the shares of pairs held.
+def _phrases(query: LexicalQuery, hits: _Hits, is_in_sentence: NDArray[np.bool_], count: int) -> Scores:
+    """Return the shares of the pairs that each chunk holds.
 
     Args:
         query: with the pairs.
-        hits: in sentences.
+        hits: of its terms.
+        is_in_sentence: which of them.
         count: of the chunks.
     """
     if not query.neighbours:
         return np.zeros(count, dtype=np.float32)
     pairs = _numbered_pairs(query)
     # Other terms cannot stand between neighbours.
-    hits = hits.only((pairs >= 0).any(axis=1).take(hits.term_of_hit))
-    order = hits.place_of_hit.argsort(kind="stable")
-    places, terms, chunks = (each.take(order) for each in (hits.place_of_hit, hits.term_of_hit, hits.chunk_of_hit))
+    (wanted,) = ((pairs >= 0).any(axis=1).take(hits.term_of_hit) & is_in_sentence).nonzero()
+    wanted = wanted.take(hits.place_of_hit.take(wanted).argsort(kind="stable"))
+    places, terms, chunks = (each.take(wanted) for each in (hits.place_of_hit, hits.term_of_hit, hits.chunk_of_hit))
     pair_of = pairs[terms[:-1], terms[1:]]
     is_pair = (pair_of >= 0) & (places[1:] - places[:-1] == 1) & (chunks[1:] == chunks[:-1])
     held = _marked(count, len(query.neighbours), chunks[:-1][is_pair], pair_of[is_pair])

@@ -53,8 +53,11 @@ def may_overlap(counts: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray
     Returns:
         Shape (m, n).
     """
-    differences = np.einsum("mnb->mn", np.abs(counts[:, None] - others))
-    sizes, sizes_of_others = (np.einsum("nb->n", each) for each in (counts, others))
+    # Bucket by bucket, so that what lies side by side is computed together.
+    buckets, buckets_of_others = (np.ascontiguousarray(each.T) for each in (counts, others))
+    differences = buckets[:, :, None] - buckets_of_others[:, None]
+    differences = np.add.reduce(np.abs(differences, out=differences))
+    sizes, sizes_of_others = np.add.reduce(buckets), np.add.reduce(buckets_of_others)
     alike: NDArray[np.bool_] = differences * _SIZES_OVER_DIFFERENCE <= sizes[:, None] + sizes_of_others
     return alike
 
