@@ -34,6 +34,7 @@ _BATCH = 50_000  # texts counted at a time; bounds the memory a build needs besi
 _KEPT_TERMS, _LARGEST_KEPT = 1_024, 4_096
 _GROUP = 64  # rows of which the best is found first when the best of all are wanted
 _LARGEST_FREQUENCY = 255
+_SMALLEST = float(np.finfo(np.float32).tiny)  # number above 0
 _LINE_FEED = 10
 
 
@@ -364,11 +365,10 @@ def _floor(scores: np.ndarray, top_k: int) -> float:
     Rows are dealt out to groups, and the best of each group is found first, which is much faster than sorting
     all. As many groups as reach the `top_k`-th of these peaks, so many rows reach it at least.
     """
-    smallest = float(np.finfo(np.float32).tiny)
     if len(scores) <= top_k:
-        return smallest
+        return _SMALLEST
     groups = len(scores) // _GROUP
     if groups <= top_k:
-        return max(smallest, float(np.partition(scores, -top_k)[-top_k]))
+        return max(_SMALLEST, float(np.partition(scores, -top_k)[-top_k]))
     peaks = scores[: groups * _GROUP].reshape(_GROUP, groups).max(axis=0)
-    return max(smallest, float(np.partition(peaks, -top_k)[-top_k]))
+    return max(_SMALLEST, float(np.partition(peaks, -top_k)[-top_k]))
