@@ -30,7 +30,7 @@ from index.draft import Progress
 from index.embeddings import Encoder, QueryEncoder
 from index.evaluation import Dataset, Qrels, evaluate
 from index.generations import Generation
-from index.retrieval import score_candidates
+from index.retrieval import RESCORED, score_candidates
 from index.runs import QUERIES_AT_ONCE
 from index.weights import ScoreWeights, default_weights
 
@@ -131,7 +131,10 @@ def sample_of(
 def candidates(
     generation: Generation, encoder: QueryEncoder, dataset: Dataset, progress: Progress
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the rows and the parts of each question's candidates; a question without any is left out."""
+    """Return the rows and the parts of each question's candidates; a question without any is left out.
+
+    Candidates are those that answers are ordered by: the first `RESCORED` of both searches.
+    """
     found = {}
     query_ids = list(dataset.queries)
     progress.start("Collecting", len(query_ids))
@@ -142,7 +145,8 @@ def candidates(
             query = generation.lexical.query(dataset.queries[query_id])
             scored = score_candidates(generation, query, embedding, weights=default_weights().score)
             if len(scored.rows):
-                found[query_id] = scored.rows, np.column_stack([scored.parts[part] for part in PARTS])
+                parts = np.column_stack([scored.parts[part] for part in PARTS])
+                found[query_id] = scored.rows[:RESCORED], parts[:RESCORED]
         progress.advance(len(batch))
     return found
 

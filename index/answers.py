@@ -17,6 +17,7 @@ from index.embeddings import Embeddings, ModelIdentity, QueryEncoder
 from index.errors import ModelError, QuestionError
 from index.filters import Filters, allowed_rows, check_filters
 from index.instant import InstantEncoder
+from index.kinds import Expected, expected_of
 from index.models import ModelFiles
 from index.reranking import RERANKED, Reranker
 from index.retrieval import Passage, retrieve
@@ -223,7 +224,8 @@ def _answer(
 ) -> Answer:
     started = time.perf_counter()
     passages = _passages(generation, question, embedding, weights, allowed, reranker)
-    highlights = [best_sentences(passage, weights.answer) for passage in passages]
+    expected = expected_of(question.text)
+    highlights = [best_sentences(passage, weights.answer, expected) for passage in passages]
     confidence = _confidence(passages, weights)
     threshold = weights.confidence.threshold if question.min_confidence is None else question.min_confidence
     is_answered = bool(passages) and confidence >= threshold
@@ -270,12 +272,13 @@ def _confidence(passages: Sequence[Passage], weights: Weights) -> float:
     return weights.confidence.probability(passages[0].evidence)
 
 
-def best_sentences(passage: Passage, weights: AnswerWeights) -> Span:
+def best_sentences(passage: Passage, weights: AnswerWeights, expected: Expected | None = None) -> Span:
     """Find the sentence of a passage that answers best, with the neighbours that do nearly as well.
 
     Args:
         passage: with similarity and coverage of each of its sentences.
         weights: of the parts of a sentence's score.
+        expected: what an answer should hold; None if that is not known.
 
     Returns:
         The span of the sentences in the passage's text, in code points.
@@ -284,6 +287,14 @@ def best_sentences(passage: Passage, weights: AnswerWeights) -> Span:
         weights.similarity * similarity + weights.coverage * coverage
         for similarity, coverage in zip(passage.sentence_similarities, passage.sentence_coverages, strict=True)
     ]
+    if expected is not None:
+        # What is further behind could not even join the best.
+        enough = weights.near_best * max(scores) - weights.kind
+        texts = passage.chunk.sentence_texts
+        scores = [
+            score + weights.kind * expected.held_by(text) if score >= enough else score
+            for score, text in zip(scores, texts, strict=True)
+        ]
     best = scores.index(max(scores))
     enough = weights.near_best * scores[best]
     first = best - 1 if best > 0 and scores[best - 1] >= enough else best

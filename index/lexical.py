@@ -104,7 +104,7 @@ class LexicalIndex(Vocabulary):
     def query(self, text: str) -> IndexQuery:
         """See `Vocabulary.query`; the scores of what is returned are those of this index."""
         query = super().query(text)
-        return IndexQuery(query.term_weights, query.spans, query.names, query.neighbours, self)
+        return IndexQuery(**vars(query), index=self)
 
     def search(self, query: str, *, top_k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows that match a query best, see `IndexQuery.search`."""

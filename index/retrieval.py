@@ -1,8 +1,8 @@
 """Question to passages: candidates from both searches, one score for each, near-duplicates made one.
 
 Candidates are the nearest chunks by embedding and the best by keywords. Those that the two searches together put
-first are scored anew by a convex sum of what both say of them, of how near their best sentence comes, and of how
-their words meet those of the question (a convex sum of normalised scores is more robust than reciprocal rank fusion:
+first are scored anew by a convex sum of how near they and their best sentence come, and of how their words meet those
+of the question (a convex sum of normalised scores is more robust than reciprocal rank fusion:
 Bruch, Gai & Ingber 2023, "An Analysis of Fusion Functions for Hybrid Retrieval"; coverage and neighbouring terms as
 in Metzler & Croft 2005, "A Markov Random Field Model for Term Dependencies"; full cost for the first of many
 candidates only as in Wang, Lin & Metzler 2011, "A Cascade Ranking Model for Efficient Ranked Retrieval").
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from index.corpus import ChunkRecord
 from index.duplicates import groups_of_duplicates
 from index.embeddings import Embeddings
-from index.sequences import Wording
 from index.store import Excerpt, OpenGeneration
 from index.vectors import Scores, SentencesOfChunks
 from index.vocabulary import LexicalQuery
@@ -90,21 +89,23 @@ class Scored:
         scores: fused, float32 in [0, 1].
         part_names: in `ScoreWeights`.
         table: the parts: float32, shape (parts, candidates).
-        names: float32, see `Evidence`.
+        held: bool, shape (candidates, terms): which terms of the question each holds.
         bm25: keyword scores as they are.
-        sentence_spans: int64, shape (candidates, 2): where the sentences of each lie in the two arrays below.
+        sentence_spans: int64, shape (candidates, 2): where the sentences of each lie in the three arrays below.
         sentence_similarities, sentence_coverages: float32, of the sentences of all candidates.
+        context_coverages: float32, of each sentence with its chunk's title and headings.
     """
 
     rows: NDArray[np.int64]
     scores: Scores
     part_names: tuple[str, ...]
     table: Scores
-    names: Scores
+    held: NDArray[np.bool_]
     bm25: Scores
     sentence_spans: NDArray[np.int64]
     sentence_similarities: Scores
     sentence_coverages: Scores
+    context_coverages: Scores
 
     @property
     def parts(self) -> dict[str, Scores]:
@@ -148,12 +149,8 @@ def retrieve(
     members = [[rows[leader], *np.sort(rows[twins])] if twins else [rows[leader]] for leader, *twins in groups]
     found = excerpt.in_corpus(np.array(list(chain.from_iterable(members))))
     chunks = iter(generation.corpus.chunks(found.tolist()))
-    background = float(generation.centroid @ embedding)
-    evidence = _evidence(scored, [group[0] for group in groups], background=background)
-    return [
-        _passage(scored, group[0], [next(chunks) for _ in group], each)
-        for group, each in zip(groups, evidence, strict=True)
-    ]
+    evidence = _Evidence(query, background=float(generation.centroid @ embedding))
+    return [_passage(scored, group[0], [next(chunks) for _ in group], evidence) for group in groups]
 
 
 def score_candidates(
@@ -183,18 +180,18 @@ def _scored(
 ) -> Scored:
     rows = candidates.rows
     if not len(rows):
-        nothing = np.empty(0, np.float32)
-        return Scored(
-            rows, nothing, (), nothing[:0, None], nothing, nothing, np.empty((0, 2), np.int64), nothing, nothing
-        )
+        none, table = np.empty(0, np.float32), np.empty((0, 0), np.float32)
+        return Scored(rows, none, (), table, table > 0, none, np.empty((0, 2), np.int64), none, none, none)
     sentences = excerpt.sentences.of_chunks(rows)
     similarities = excerpt.sentences.similarities(embedding, sentences.positions)
     wording = excerpt.sequences.wording(query, rows)
+    sentence, question = _nearest_sentences(excerpt, sentences, similarities)
     parts = {
         "dense": candidates.dense,
-        **_nearest_sentences(excerpt, sentences, similarities),
-        "lexical": _shares_of_bound(query, candidates.bm25),
+        "sentence": sentence,
+        "question": question,
         "coverage": wording.coverage,
+        "either": 1 - (1 - sentence) * (1 - wording.coverage),
         "sentence_coverage": wording.best_coverage,
         "phrases": wording.phrases,
     }
@@ -209,11 +206,12 @@ def _scored(
         scores=scores[order],
         part_names=tuple(parts),
         table=table[:, order],
-        names=_names_held(query, wording)[order],
+        held=wording.held[order],
         bm25=candidates.bm25[order],
         sentence_spans=np.array([sentences.bounds[:-1], sentences.bounds[1:]]).T[order],
         sentence_similarities=similarities,
         sentence_coverages=wording.sentence_coverage,
+        context_coverages=wording.context_coverage,
     )
 
 
@@ -228,12 +226,11 @@ def _shares_of_bound(query: LexicalQuery, bm25: Scores) -> Scores:
     return bm25 / np.float32(query.upper_bound or 1.0)
 
 
-def _nearest_sentences(excerpt: Excerpt, sentences: SentencesOfChunks, similarities: Scores) -> dict[str, Scores]:
-    """Return how near the best sentence of each chunk comes, and the best that is a question."""
+def _nearest_sentences(excerpt: Excerpt, sentences: SentencesOfChunks, similarities: Scores) -> Scores:
+    """Return how near the best sentence of each chunk comes, and the best that is a question; shape (2, chunks)."""
     is_question = excerpt.sequences.questions.take(sentences.positions)
     both = np.array([similarities, np.where(is_question, similarities, 0)])
-    sentence, question = _clipped(np.maximum.reduceat(both, sentences.bounds[:-1], axis=1))
-    return {"sentence": sentence, "question": question}
+    return _clipped(np.maximum.reduceat(both, sentences.bounds[:-1], axis=1))
 
 
 def _clipped(similarities: Scores) -> Scores:
@@ -242,29 +239,44 @@ def _clipped(similarities: Scores) -> Scores:
     return clipped
 
 
-def _names_held(query: LexicalQuery, wording: Wording) -> Scores:
-    """Return the share of a question's names of which each chunk holds a term; 1 when there are none."""
-    if not query.names:
-        return np.ones(len(wording.held), np.float32)
-    places = {term: place for place, term in enumerate(query.term_weights)}
-    held = [wording.held[:, [places[term] for term in name]].any(axis=1) for name in query.names]
-    shares: Scores = np.add.reduce(held, dtype=np.float32) / np.float32(len(held))
-    return shares
+class _Evidence:
+    """Gathers the evidence for the passages of a question.
+
+    Args:
+        query: the question, analysed.
+        background: see `Evidence`.
+    """
+
+    def __init__(self, query: LexicalQuery, *, background: float) -> None:
+        places = {term: place for place, term in enumerate(query.term_weights)}
+        self._names = [[[places[term] for term in way] for way in name] for name in query.names]
+        self._of_question = {
+            "background": background,
+            "specificity": query.specificity,
+            "unknown": float(not query.is_known),
+        }
+
+    def of(self, scored: Scored, place: int) -> Evidence:
+        """Return the evidence for the candidate at a place."""
+        first, end = scored.sentence_spans[place].tolist()
+        nearest = first + int(scored.sentence_similarities[first:end].argmax())
+        return Evidence(
+            **dict(zip(scored.part_names, scored.table[:, place].tolist(), strict=True)),
+            names=float(self._holds_names(scored.held[place].tolist())),
+            answer_coverage=float(scored.context_coverages[nearest]),
+            **self._of_question,
+        )
+
+    def _holds_names(self, held: list[bool]) -> bool:
+        return all(any(all(held[place] for place in way) for way in name) for name in self._names)
 
 
-def _evidence(scored: Scored, places: list[int], *, background: float) -> list[Evidence]:
-    return [
-        Evidence(**dict(zip(scored.part_names, values, strict=True)), names=names, background=background)
-        for values, names in zip(scored.table[:, places].T.tolist(), scored.names[places].tolist(), strict=True)
-    ]
-
-
-def _passage(scored: Scored, place: int, chunks: Sequence[ChunkRecord], evidence: Evidence) -> Passage:
+def _passage(scored: Scored, place: int, chunks: Sequence[ChunkRecord], evidence: _Evidence) -> Passage:
     first, end = scored.sentence_spans[place].tolist()
     return Passage(
         chunk=chunks[0],
         score=float(scored.scores[place]),
-        evidence=evidence,
+        evidence=evidence.of(scored, place),
         bm25=float(scored.bm25[place]),
         sentence_similarities=tuple(scored.sentence_similarities[first:end].tolist()),
         sentence_coverages=tuple(scored.sentence_coverages[first:end].tolist()),

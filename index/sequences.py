@@ -49,7 +49,8 @@ class Wording:
         coverage: float32, shape (chunks,): share of the question's terms that the chunk holds.
         sentence_coverage: float32, shape (sentences,): share that each sentence holds, those of all chunks one after
             another.
-        best_coverage: float32, shape (chunks,): the largest share that one sentence and the chunk's context hold.
+        context_coverage: float32, shape (sentences,): share that each sentence and its chunk's context hold.
+        best_coverage: float32, shape (chunks,): the largest of them in each chunk.
         phrases: float32, shape (chunks,): share of the pairs of neighbouring terms of the question that are
             neighbours in the chunk's sentences, in either order, stop words left out.
     """
@@ -57,6 +58,7 @@ class Wording:
     held: NDArray[np.bool_]
     coverage: Scores
     sentence_coverage: Scores
+    context_coverage: Scores
     best_coverage: Scores
     phrases: Scores
 
@@ -118,15 +120,18 @@ class TermSequences:
         added = np.where(found.is_first_in_part, shares.take(found.term_of_hit), 0)
         by_part = found.summed_by_part(added)
         # What the context holds does not count once more in a sentence that is taken together with it.
-        more = found.summed_by_part(np.where(in_context[found.chunk_of_hit, found.term_of_hit], 0, added))
-        together = np.maximum.reduceat(more, found.first_parts) + by_part.take(found.first_parts)
+        beyond = found.summed_by_part(np.where(in_context[found.chunk_of_hit, found.term_of_hit], 0, added))
         is_sentence = np.ones(found.part_count, dtype=np.bool_)
         is_sentence[found.first_parts] = False
+        sentence_counts = np.diff(found.first_parts, append=found.part_count) - 1
+        contexts = by_part.take(found.first_parts).repeat(sentence_counts)
+        context_coverage = _bounded(beyond[is_sentence] + contexts)
         return Wording(
             held=held,
             coverage=_shares(held, shares),
             sentence_coverage=_bounded(by_part[is_sentence]),
-            best_coverage=_bounded(together),
+            context_coverage=context_coverage,
+            best_coverage=np.maximum.reduceat(context_coverage, bounds_of(sentence_counts)[:-1]),
             phrases=_phrases(query, found, ~is_context, len(rows)),
         )
 

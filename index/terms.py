@@ -50,6 +50,10 @@ _CLITIC = regex.compile(r"^(?:[cdjlmnst]|qu)'(?=\w\w)|'(?:s|t|d|m|ll|re|ve)$", r
 _ACCENTS = regex.compile(r"[\u0300-\u036f]+")
 
 
+Name = tuple[tuple[str, ...], ...]
+"""Ways to hold a name: a text that has all terms of one of them holds it."""
+
+
 def analyse(text: str) -> list[str]:
     """Return the terms of a text in order, repeated as often as they occur, without stop words."""
     return [term for term in every_term(text) if term not in STOP_WORDS]
@@ -73,13 +77,13 @@ def telling_terms(query: str) -> list[str]:
     return [term for term in asked_terms(query) if term not in STOP_WORDS]
 
 
-def names(text: str) -> list[list[str]]:
-    """Return the terms of each name in a text: words with a figure, or with a capital where no sentence begins.
+def names(text: str) -> list[Name]:
+    """Return the names in a text: words with a figure, or with a capital where no sentence begins.
 
     `Pingora`, `iOS`, `2026`, `FnMut`; the first word of the text only if a capital stands inside it.
     """
     named = [token for place, token in enumerate(_asked_tokens(text)) if _is_name(token, is_first=place == 0)]
-    return [terms for terms in map(analyse, named) if terms]
+    return [_name(token, terms) for token, terms in zip(named, map(analyse, named), strict=True) if terms]
 
 
 def every_term(text: str) -> list[str]:
@@ -135,6 +139,19 @@ def _is_name(token: str, *, is_first: bool) -> bool:
         return False
     letters = token[1:] if is_first else token
     return any(letter.isupper() for letter in letters) or any(letter.isdigit() for letter in token)
+
+
+def _name(token: str, terms: list[str]) -> Name:
+    """Return by which terms a name is told: that of the whole, or those of all its parts, as in `hash map`.
+
+    Of `iOS` only the whole tells: without its first letter it is another word.
+    """
+    if not token.isascii() and _UNSPACED_RUN.search(token):
+        return (tuple(terms),)
+    whole, *parts = terms
+    if not parts or any(len(part) == 1 and not part.isdigit() for part in _parts(token)):
+        return ((whole,),)
+    return ((whole,), tuple(parts))
 
 
 def _is_telling(part: str) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
-from index.terms import analyse_query, names, telling_terms
+from index.terms import Name, analyse_query, names, telling_terms
 
 # Robertson & Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), section 3.3:
 # the usual value, not tuned on any corpus.
@@ -39,15 +39,19 @@ class LexicalQuery:
         term_weights: its distinct terms, each with the largest score it could add, rare ones more. Terms are
             alternatives; one that no row holds has a weight, too.
         spans: where the postings of each of them lie.
-        names: the terms of each name in it, see `index.terms.names`.
+        names: those in it, see `index.terms.names`.
         neighbours: the pairs of different terms that stand side by side in it, stop words left out; each pair once
             and in alphabetical order.
+        specificity: how rare its terms are on average, in [0, 1]: 1 if no text holds any of them.
+        is_known: whether each of its terms is held by some text.
     """
 
     term_weights: Mapping[str, float]
     spans: Mapping[str, slice]
-    names: Sequence[Sequence[str]]
+    names: Sequence[Name]
     neighbours: Sequence[tuple[str, str]]
+    specificity: float
+    is_known: bool
 
     @cached_property
     def upper_bound(self) -> float:
@@ -84,7 +88,7 @@ class Vocabulary(ABC):
         text holds is not the one it looks like.
         """
         found = names(text)
-        known = {term: term for name in found for term in name}
+        known = {term: term for name in found for way in name for term in way}
         telling = telling_terms(text)
         for term in telling:
             if term not in known:
@@ -93,7 +97,14 @@ class Vocabulary(ABC):
         spans = {term: self._span(term) for term in corrected or analyse_query(text)}
         weights = {term: self._weight(span.stop - span.start) for term, span in spans.items()}
         pairs = ((min(pair), max(pair)) for pair in pairwise(corrected) if pair[0] != pair[1])
-        return LexicalQuery(weights, spans, found, tuple(dict.fromkeys(pairs)))
+        return LexicalQuery(
+            term_weights=weights,
+            spans=spans,
+            names=found,
+            neighbours=tuple(dict.fromkeys(pairs)),
+            specificity=math.fsum(weights.values()) / (len(weights) * self._weight(0)) if weights else 0.0,
+            is_known=all(span.start != span.stop for span in spans.values()),
+        )
 
     def _corrected(self, term: str) -> str:
         """Return the known term nearest to an unknown one, by insertions, deletions, changes and swaps of letters.

@@ -21,24 +21,35 @@ class Evidence:
         sentence: cosine similarity of question and the chunk's best sentence, likewise.
         question: cosine similarity of question and the nearest sentence of the chunk that is a question itself, as in
             a list of frequent questions; 0 without one.
-        lexical: BM25 as a share of the largest that any text could reach.
         coverage: share of the question's terms that the chunk holds, rare ones weighing more.
+        either: how near the chunk is by its best sentence or by its terms, 1 - (1 - sentence)(1 - coverage): where
+            the one says much already, the other adds little (the probabilistic sum, as in Pearl 1988, "Probabilistic
+            Reasoning in Intelligent Systems", section 4.3.2, the noisy-or).
         sentence_coverage: the largest share that one sentence with the chunk's title and headings holds.
         phrases: share of the pairs of neighbouring terms of the question that are neighbours in the chunk, too.
-        names: share of the names in the question that the chunk holds; 1 when there are none.
+        names: 1 if the chunk holds every name in the question, or there is none; else 0.
+        answer_coverage: share of the question's terms that the nearest sentence with the chunk's title and headings
+            holds.
         background: cosine similarity of question and the corpus as a whole, in [-1, 1]: where everything is about
             one subject, everything is near to a question on it, and nearness says less.
+        specificity: how rare the question's terms are in the corpus on average, see `index.vocabulary.LexicalQuery`:
+            one on rare things has few passages that are nearly right.
+        unknown: 1 if no chunk of the corpus holds one of the question's terms, else 0: what no passage has, this one
+            need not have either.
     """
 
     dense: float
     sentence: float
     question: float
-    lexical: float
     coverage: float
+    either: float
     sentence_coverage: float
     phrases: float
     names: float
+    answer_coverage: float
     background: float
+    specificity: float
+    unknown: float
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,8 @@ class ScoreWeights:
     dense: float
     sentence: float
     question: float
-    lexical: float
     coverage: float
+    either: float
     sentence_coverage: float
     phrases: float
     furniture: float
@@ -61,6 +72,7 @@ class AnswerWeights:
 
     similarity: float
     coverage: float
+    kind: float
     near_best: float
 
 
@@ -72,12 +84,15 @@ class ConfidenceWeights:
     dense: float
     sentence: float
     question: float
-    lexical: float
     coverage: float
+    either: float
     sentence_coverage: float
     phrases: float
     names: float
+    answer_coverage: float
     background: float
+    specificity: float
+    unknown: float
     threshold: float
 
     def probability(self, evidence: Evidence) -> float:

@@ -26,6 +26,7 @@ from index.citations import Citation
 from index.embeddings import Encoder
 from index.errors import QuestionError
 from index.generations import Generation, Home
+from index.kinds import expected_of
 from index.retrieval import Passage, retrieve
 from index.weights import AnswerWeights, default_weights
 from service.schemas.answers import AnswerJson
@@ -63,7 +64,7 @@ def as_json(answer: Answer) -> str:
 @pytest.mark.parametrize("question", ANSWERS)
 def test_a_question_gets_the_sentence_that_answers_it(handbook: Generation, encoder: Encoder, question: str) -> None:
     # Without neighbours that do nearly as well.
-    weights = replace(default_weights(), answer=AnswerWeights(similarity=0.7, coverage=0.3, near_best=1.0))
+    weights = replace(default_weights(), answer=AnswerWeights(similarity=0.7, coverage=0.3, kind=0.0, near_best=1.0))
     (answer,) = answer_questions(handbook, encoder, [Question(question)], weights=weights)
     assert answer.answered
     assert answer.answer is not None
@@ -287,7 +288,7 @@ def test_neighbours_that_do_nearly_as_well_join_the_best_sentence(
     three_sentences: Passage, similarities: tuple[float, ...], first: int, last: int
 ) -> None:
     passage = replace(three_sentences, sentence_similarities=similarities)
-    weights = AnswerWeights(similarity=1.0, coverage=0.0, near_best=0.85)
+    weights = AnswerWeights(similarity=1.0, coverage=0.0, kind=0.0, near_best=0.85)
     sentences = passage.chunk.sentences
     assert best_sentences(passage, weights) == (sentences[first][0], sentences[last][1])
 
@@ -296,7 +297,7 @@ def test_of_equally_near_sentences_the_one_with_the_words_of_the_question_is_bes
     handbook: Generation, three_sentences: Passage
 ) -> None:
     passage = replace(three_sentences, sentence_similarities=(0.5, 0.5, 0.5))
-    weights = AnswerWeights(similarity=0.5, coverage=0.5, near_best=0.9)
+    weights = AnswerWeights(similarity=0.5, coverage=0.5, kind=0.0, near_best=0.9)
     for sentence, text in zip(passage.chunk.sentences, passage.chunk.sentence_texts, strict=True):
         # The last word of each sentence is in no other one.
         query = handbook.lexical.query(text.rstrip(".。").split()[-1])
@@ -308,6 +309,36 @@ def test_of_equally_near_sentences_the_one_with_the_words_of_the_question_is_bes
 @given(similarities=st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3))
 def test_the_best_sentence_is_always_among_those_chosen(three_sentences: Passage, similarities: list[float]) -> None:
     passage = replace(three_sentences, sentence_similarities=tuple(similarities))
-    start, end = best_sentences(passage, AnswerWeights(similarity=1.0, coverage=0.0, near_best=0.85))
+    start, end = best_sentences(passage, AnswerWeights(similarity=1.0, coverage=0.0, kind=0.0, near_best=0.85))
     best_start, best_end = passage.chunk.sentences[int(np.argmax(similarities))]
     assert start <= best_start < best_end <= end
+
+
+@pytest.mark.parametrize(
+    ("question", "sentence"),
+    [
+        ("When was the bridge built?", "Work on it began in June 1867."),
+        ("Who designed the bridge?", "It was designed by James Eads."),
+        ("Why is the bridge famous?", "It is famous because nobody had built with steel before."),
+        ("Tell me about the bridge.", "The bridge crosses the river."),
+    ],
+)
+def test_of_equally_near_sentences_the_one_with_what_is_asked_for_is_best(
+    encoder: Encoder, home: Home, question: str, sentence: str
+) -> None:
+    texts = [
+        "The bridge crosses the river.",
+        "Work on it began in June 1867.",
+        "It was designed by James Eads.",
+        "It is famous because nobody had built with steel before.",
+    ]
+    sync(home, [MemorySource({"bridge.md": " ".join(texts)})], encoder)
+    generation = home.open_current()
+    (embedding,) = encoder.encode_queries([question])
+    query = generation.lexical.query(question)
+    (passage,) = retrieve(generation, query, embedding, top_k=1, weights=default_weights().score)
+    passage = replace(passage, sentence_similarities=(0.5,) * 4, sentence_coverages=(0.5,) * 4)
+    weights = AnswerWeights(similarity=0.45, coverage=0.4, kind=0.15, near_best=0.95)
+    start, end = best_sentences(passage, weights, expected_of(question))
+    assert passage.chunk.text[start:end].startswith(sentence)
+    generation.close()

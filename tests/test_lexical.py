@@ -165,9 +165,22 @@ def test_a_query_is_analysed_once_for_all_that_is_asked_about_it(monkeypatch: py
     rows, scores = query.search(top_k=5)
     assert query.scores[rows].tolist() == scores.tolist()
     assert list(query.term_weights) == ["pingora", "leak", "memori"]
-    assert query.names == [["pingora"]]
+    assert query.names == [(("pingora",),)]
     assert query.neighbours == (("leak", "pingora"), ("leak", "memori"))
     assert query.upper_bound == math.fsum(query.term_weights.values()) > scores.max()
+
+
+@pytest.mark.parametrize(
+    ("question", "rare", "is_known"),
+    [("memory", 0.0, True), ("unicorn", 1.0, False), ("Is there a unicorn in memory?", 0.5, False), ("", 0.0, True)],
+)
+def test_specific_questions_have_terms_that_few_texts_hold(question: str, rare: float, is_known: bool) -> None:
+    index = LexicalIndex.from_texts(TEXTS)
+    query = index.query(question)
+    frequent = index.query("memory").specificity
+    assert 0 < frequent < 1
+    assert query.specificity == pytest.approx(rare + (1 - rare) * frequent if question else 0)
+    assert query.is_known is is_known
 
 
 def test_an_unknown_word_is_read_as_the_known_one_it_is_likely_a_typing_error_of() -> None:

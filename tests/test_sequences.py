@@ -74,7 +74,7 @@ def test_shares_are_those_of_the_text(generation: Generation, question: str) -> 
     def share(terms: set[str]) -> float:
         return sum(weight for term, weight in query.term_weights.items() if term in terms) / total
 
-    coverages = []
+    coverages, with_context = [], []
     for row, chunk in enumerate(generation.corpus.chunks(rows_of(generation).tolist())):
         context, sentences = (
             set(every_term(chunk.context)),
@@ -84,7 +84,9 @@ def test_shares_are_those_of_the_text(generation: Generation, question: str) -> 
         assert found.coverage[row] == pytest.approx(share(context.union(*sentences)))
         assert found.best_coverage[row] == pytest.approx(max(share(context | terms) for terms in sentences))
         coverages.extend(share(terms) for terms in sentences)
+        with_context.extend(share(context | terms) for terms in sentences)
     assert found.sentence_coverage == pytest.approx(coverages)
+    assert found.context_coverage == pytest.approx(with_context)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -104,13 +106,13 @@ def test_what_a_chunk_gets_does_not_depend_on_the_others(generation: Generation)
     rows = rows_of(generation)
     together = asked(generation, QUESTIONS[0])
     alone = [asked(generation, QUESTIONS[0], rows[row : row + 1]) for row in rows]
-    for name in ("coverage", "best_coverage", "phrases", "sentence_coverage"):
+    for name in ("coverage", "best_coverage", "phrases", "sentence_coverage", "context_coverage"):
         assert np.concatenate([getattr(each, name) for each in alone]).tobytes() == getattr(together, name).tobytes()
 
 
 def test_words_that_no_chunk_holds_have_no_share(generation: Generation) -> None:
     found = asked(generation, "Xylophone zymurgy?")
-    for name in ("held", "coverage", "best_coverage", "phrases", "sentence_coverage"):
+    for name in ("held", "coverage", "best_coverage", "phrases", "sentence_coverage", "context_coverage"):
         assert not getattr(found, name).any()
 
 

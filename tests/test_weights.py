@@ -33,7 +33,10 @@ def test_the_parts_of_a_score_add_up_to_one() -> None:
 def test_the_other_numbers_are_within_their_bounds() -> None:
     weights = default_weights()
     assert 0 < weights.confidence.threshold < 1
-    assert 0 < weights.answer.near_best <= 1
+    answer = weights.answer
+    assert math.isclose(answer.similarity + answer.coverage + answer.kind, 1.0)
+    assert min(answer.similarity, answer.coverage, answer.kind) >= 0
+    assert 0 < answer.near_best <= 1
 
 
 def test_every_piece_of_evidence_has_a_weight() -> None:
@@ -62,6 +65,6 @@ def test_weights_of_any_size_give_a_probability(intercept: float) -> None:
 
 def test_better_evidence_is_surer_by_the_weights_that_ship() -> None:
     confidence = default_weights().confidence
-    poor = replace(NOTHING, dense=0.1, sentence=0.1, lexical=0.05, coverage=0.1)
-    good = replace(NOTHING, dense=0.8, sentence=0.9, lexical=0.6, coverage=1.0, names=1.0)
+    poor = replace(NOTHING, dense=0.1, sentence=0.1, coverage=0.1, either=0.2)
+    good = replace(NOTHING, dense=0.8, sentence=0.9, coverage=1.0, either=1.0, names=1.0, answer_coverage=1.0)
     assert confidence.probability(poor) < confidence.threshold < confidence.probability(good)
