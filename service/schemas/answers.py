@@ -16,7 +16,7 @@ from service.schemas.base import SCORE_DIGITS, TIME_DIGITS, Milliseconds, Reques
 
 MAX_BATCH = 256
 MAX_CITATIONS = 100
-# Of which the JSON is kept, because the same chunks are found again and again. About 10 MB when they are all taken.
+# Of which the JSON is kept, because the same chunks are found again and again. About 15 MB when they are all taken.
 WRITTEN_CITATIONS = 4_096
 
 _json = partial(to_json, inf_nan_mode="null")  # as pydantic writes the fields of a model
