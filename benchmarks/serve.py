@@ -27,7 +27,7 @@ from statistics import median
 
 from corpora import Corpus, read_corpus
 from figures import table
-from machine import machine
+from machine import machine, warning
 from peers import (
     CHECKED,
     TOP_K,
@@ -53,7 +53,6 @@ ROUNDS = 5
 SECONDS = 15.0
 WARM_UP_S = 2.0
 START_S = 60.0
-QUIET_LOAD = 0.5  # of the machine, above which its figures are not worth much
 VERSIONS = ("whence", "onnxruntime", "faiss-cpu", "sentence-transformers", "torch", "fastapi", "uvicorn")
 
 
@@ -243,9 +242,8 @@ def conditions_of(corpus: Corpus, peers: Path, *, seconds: float, busy: float) -
     """Say on what and with what is measured."""
     own = ", ".join(f"{name} {version(name)}" for name in VERSIONS)
     theirs = ", ".join(f"{name} {number}" for name, number in peer_versions(peers).items())
-    warning = f" **The machine was busy with other work: load {busy:.1f}.**" if busy > QUIET_LOAD else ""
     return [
-        f"{machine()}, {wrk_version()} on the same cores, {seconds:g} s for each number of clients.{warning}",
+        f"{machine()}, {wrk_version()} on the same cores, {seconds:g} s for each number of clients.{warning(busy)}",
         "",
         f"{corpus.name}, {len(corpus.questions):,} questions, first {TOP_K} passages; `python benchmarks/serve.py`.",
         f"Ours: {own}. txtai's environment: {theirs}, with uvloop and httptools, too.",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from typing import Any
 from corpora import Corpus, read_corpus
 from figures import table
 from large import large_home
-from machine import machine
+from machine import machine, warning
 from peers import answers, ask_whence, index_with_whence
 from processes import HOST, WHENCE, free_port, running, wait_until, whence_environment
 from wrk import Load, measure, write_requests
@@ -267,13 +268,14 @@ def rows(figures: Sequence[Figures]) -> Iterator[list[str]]:
     ]
 
 
-def report(figures: Sequence[Figures], encoder: str) -> list[str]:
+def report(figures: Sequence[Figures], encoder: str, *, busy: float) -> list[str]:
     """Write the table, and how to read it."""
     missing = sorted({name for each in figures for name in each.missing})
     return [
         "# Where the time of a question goes",
         "",
-        f"One client, {encoder} encoder, whole answers, medians in ms; `python benchmarks/stages.py`, {machine()}.",
+        f"One client, {encoder} encoder, whole answers, medians in ms; `python benchmarks/stages.py`, {machine()}."
+        f"{warning(busy)}",
         "",
         *table(["stage", *(each.name for each in figures)], rows(figures)),
         *([f"There is no {', '.join(missing)}: what these did is in other rows.", ""] if missing else []),
@@ -304,6 +306,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for each load")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file the table is written to")
     arguments = parser.parse_args()
+    busy, _, _ = os.getloadavg()  # before the work of this script itself
     corpus = read_corpus(arguments.data, passages=arguments.passages)
     texts = [asked.text for asked in corpus.questions]
     _questions_file(corpus).write_text(json.dumps(texts), encoding="utf-8")
@@ -311,7 +314,7 @@ def main() -> None:
         measure_home(name, home, corpus, seconds=arguments.seconds, encoder=arguments.encoder)
         for name, home in homes(corpus, arguments.chunks)
     ]
-    lines = report(figures, arguments.encoder)
+    lines = report(figures, arguments.encoder, busy=busy)
     print("\n".join(lines), end="")
     arguments.results.parent.mkdir(exist_ok=True)
     arguments.results.write_text("\n".join(lines), encoding="utf-8")
