@@ -38,6 +38,10 @@ from index.models import (
     tokenizer_of,
 )
 
+# From 1.29 on ONNX Runtime tells its makers what it is used for. It reads this when it is imported, and whatever is
+# said to it later comes too late: it has looked up their address and left an id of the machine in the user's cache.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
