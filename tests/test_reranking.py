@@ -43,7 +43,7 @@ TEXTS = {
     for place, (colour, state) in enumerate((colour, state) for state in STATES for colour in COLOURS)
 }
 TEXTS["copy.md"] = TEXTS["01.md"].upper()
-LIMIT_S = 60.0
+LIMIT_S = 300.0
 
 
 @pytest.fixture(scope="module")

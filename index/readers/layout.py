@@ -40,7 +40,7 @@ _PAGE_NUMBER = re.compile(
     re.IGNORECASE,
 )
 # The bound is beyond any word: looking ahead from every letter of a line without spaces would take long.
-_BROKEN_WORD = re.compile(rf"([^\s{HYPHEN}]{{0,100}}){HYPHEN}\s*([^\s{HYPHEN}]*)")
+_BROKEN_WORD = re.compile(rf"([^\s{HYPHEN}]{{0,100}}+){HYPHEN}\s*([^\s{HYPHEN}]*)")
 _WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")  # Chinese and Japanese
 
