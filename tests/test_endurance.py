@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from browser import need
-from soak.endurance import Endured, Idle, Minute, questions, report, service
+from soak.endurance import Endured, Idle, Minute, pause_ms, questions, report, service
 from wrk import Load
 
 LOAD = Load(rate=100.0, p50_ms=5.0, p95_ms=8.0, p99_ms=10.0, failed=0)
@@ -47,9 +47,24 @@ def test_growth_is_that_of_an_hour_in_the_second_half() -> None:
     assert grown.is_sound
 
 
+def test_a_few_pages_more_in_a_short_time_are_no_growth() -> None:
+    memory = [150.0, 150.0, 150.0, 150.6]
+    short = replace(STEADY, seconds=15.0, minutes=[replace(MINUTE, memory_mb=each) for each in memory])
+    assert short.growth == pytest.approx(0.6 / 150.3 * 240)
+    assert short.is_sound
+    assert not replace(short, minutes=[replace(MINUTE, memory_mb=each) for each in (150, 150, 150, 154)]).is_sound
+
+
+def test_clients_pause_so_long_that_with_the_answers_they_ask_four_fifths_of_the_capacity() -> None:
+    assert pause_ms(100.0, answer_ms=0.0) == 200  # 16 clients, 80 questions a second
+    assert pause_ms(100.0, answer_ms=150.0) == 50
+    assert pause_ms(100.0, answer_ms=900.0) == 1
+
+
 def test_the_report_says_what_was_asked_and_whether_it_is_sound() -> None:
     lines = report(STEADY, workers=2)
     assert "| minutes | 8 |" in lines
+    assert "| answers a second, asked with pauses | 100, 80% of that |" in lines
     assert "| answers | 48,000 |" in lines
     assert "| documents published, and found by their new text | 8 of 8 |" in lines
     assert "| beside 10 idle connections | 100 answers a second, p99 10 ms |" in lines
