@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import check_image
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -71,6 +72,18 @@ def test_the_image_runs_as_nobody_special_and_says_whether_it_can_answer() -> No
 def test_the_image_has_the_version_of_torch_that_the_project_pins() -> None:
     (pinned,) = (name for name in PROJECT["project"]["dependencies"] if name.startswith("torch=="))
     assert f"pip install $TORCH_OPTIONS {pinned}" in DOCKERFILE
+
+
+def test_the_check_of_the_image_reads_the_dockerfile_as_it_is_meant() -> None:
+    assert check_image.stages_for(DOCKERFILE, "small") == {"python:3.11-slim", "build", "trimmed", "runtime", "small"}
+    assert check_image.stages_for(DOCKERFILE, "full") == {"python:3.11-slim", "build", "runtime", "full"}
+    read = check_image.instructions(DOCKERFILE)
+    assert [each.text for each in read if each.name == "RUN"] == instructions("RUN")
+    assert [each.words for each in read if each.name in ("ENTRYPOINT", "CMD")] == [["whence"], ["serve"]]
+    (copied,) = (each for each in read if each.options.get("from") == "trimmed")
+    assert copied.words == ["/opt/whence", "/opt/whence"]
+    with pytest.raises(SystemExit, match="no stage is called tiny; there are build, trimmed, runtime, full, small"):
+        check_image.stages_for(DOCKERFILE, "tiny")
 
 
 # What the image leaves out.
