@@ -84,8 +84,13 @@ class ModelTokenizer:
         """Count the tokens of each text, special tokens included."""
         return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
 
+    def token_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text by their number in the vocabulary, without special tokens."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the tokens of each text by their number in the vocabulary, without special tokens."""
+        """Do for several texts what `token_ids` does for one."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
@@ -160,8 +165,8 @@ class OnnxEncoder:
 
     def __init__(self, model: ModelFiles, exported: ExportedModel) -> None:
         self.identity = _identity(model, exported.architecture, exported.precision)
-        self.tokenizer = ModelTokenizer(Tokenizer.from_file(str(exported.tokenizer_path)), self.identity)
         self._session = OnnxSession(exported)
+        self.tokenizer = ModelTokenizer(self._session.tokenizer, self.identity)
 
     def encode_documents(self, texts: Sequence[str], *, on_progress: OnProgress | None = None) -> Embeddings:
         """See `Encoder.encode_documents`."""

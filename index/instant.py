@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
-from index.embeddings import Embeddings, ModelIdentity, ModelTokenizer
+from index.embeddings import Embeddings, ModelIdentity, ModelTokenizer, QueryEncoder
 from index.errors import ModelError
 from index.models import DEFAULT_MODEL, ModelFiles, find_model
 from index.vectors import open_array
@@ -164,11 +164,10 @@ class InstantEncoder:
         table: vectors of its tokens.
     """
 
-    def __init__(self, identity: ModelIdentity, tokenizer: Tokenizer, table: TokenTable) -> None:
+    def __init__(self, identity: ModelIdentity, tokenizer: ModelTokenizer, table: TokenTable) -> None:
         self.identity = identity
-        self.tokenizer = ModelTokenizer(tokenizer, identity)
-        self._tokenizer = tokenizer
-        self._ids_of_word = lru_cache(KNOWN_WORDS)(self._ids)
+        self.tokenizer = tokenizer
+        self._ids_of_word = lru_cache(KNOWN_WORDS)(tokenizer.token_ids)
         self._table = table
         self._scales = table.scales
         self._adaptation: Adaptation | None = None
@@ -207,12 +206,8 @@ class InstantEncoder:
     def _token_ids(self, text: str) -> list[int]:
         """Turn a question into the ids that the tokenizer gives it, word by word where that is the same."""
         if not PLAIN_TEXT.fullmatch(text):
-            return self._ids(text)
+            return self.tokenizer.token_ids(text)
         return [token for word in PLAIN_WORD.findall(text.lower()) for token in self._ids_of_word(word)]
-
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
 
     def _embed(self, ids: list[int]) -> Embeddings:
         tokens = np.array(ids, dtype=np.intp)
@@ -244,6 +239,18 @@ def instant_encoder(generation: OpenGeneration, *, name: str | None = None) -> I
     """
     built_with = generation.manifest.model
     return _general(name or built_with.name).adapted(generation.adaptation, precision=built_with.precision)
+
+
+def instant_beside(encoder: QueryEncoder, generation: OpenGeneration) -> InstantEncoder | None:
+    """Make the instant encoder for a generation of what its model's encoder has loaded; None when it has none.
+
+    Raises:
+        ModelError: the table that ships is missing or altered.
+    """
+    if not has_instant(encoder.identity):
+        return None
+    general = InstantEncoder(encoder.identity, encoder.tokenizer, shipped_table())
+    return general.adapted(generation.adaptation, precision=generation.manifest.model.precision)
 
 
 @cache
@@ -280,7 +287,8 @@ def load_instant(model: ModelFiles) -> InstantEncoder:
         dimension=len(table.bias),
         max_tokens=MAX_TOKENS,
     )
-    return InstantEncoder(identity, Tokenizer.from_file(str(model.folder / "tokenizer.json")), table)
+    tokenizer = ModelTokenizer(Tokenizer.from_file(str(model.folder / "tokenizer.json")), identity)
+    return InstantEncoder(identity, tokenizer, table)
 
 
 @cache

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,9 @@ class OnnxSession:
 
     A text is computed by one thread: a second one makes a question an eighth faster where nothing else runs, takes
     twice the work, and where something runs both wait for each other.
+
+    Attributes:
+        tokenizer: of the model; it neither cuts off nor pads.
     """
 
     def __init__(self, exported: ExportedModel) -> None:
@@ -111,9 +115,9 @@ class OnnxSession:
         import onnxruntime  # type: ignore[import-untyped]
 
         self._architecture = exported.architecture
-        self._tokenizer = Tokenizer.from_file(str(exported.tokenizer_path))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(exported.architecture.max_tokens)
+        self.tokenizer = Tokenizer.from_file(str(exported.tokenizer_path))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
@@ -123,7 +127,18 @@ class OnnxSession:
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Turn texts into token ids, special tokens included, cut off at the model's maximum."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        token_ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        for place, text in enumerate(texts):
+            if len(token_ids[place]) > self._architecture.max_tokens:
+                token_ids[place] = self._cutting_tokenizer.encode(text).ids
+        return token_ids
+
+    @cached_property
+    def _cutting_tokenizer(self) -> Tokenizer:
+        """A copy that cuts off what is too long for the model: rarely wanted, and as large as the other one."""
+        tokenizer = Tokenizer.from_str(self.tokenizer.to_str())
+        tokenizer.enable_truncation(self._architecture.max_tokens)
+        return tokenizer
 
     def embed(self, token_ids: list[int]) -> NDArray[np.float32]:
         """Run the model on one text.

@@ -14,7 +14,7 @@ from index.corpus import Corpus
 from index.embeddings import Encoder
 from index.errors import CalibrationError, QuestionError, StoreError, WhenceError
 from index.generations import Home
-from index.instant import has_instant, instant_encoder
+from index.instant import instant_beside
 from index.manifest import Manifest
 from index.reranking import Reranker
 from index.store import OpenGeneration, Store
@@ -55,8 +55,7 @@ class Served:
     ) -> None:
         self.generation = generation
         self.encoder = encoder
-        name = encoder.identity.name
-        self.instant = instant_encoder(generation, name=name) if has_instant(encoder.identity) else None
+        self.instant = instant_beside(encoder, generation)
         self.weights = weights
         self.reranker = reranker
         self.corpus = generation.open_corpus()

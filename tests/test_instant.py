@@ -26,7 +26,7 @@ from index import instant
 from index.adaptation import adapt, fit, token_counts
 from index.answers import Question, answer_questions
 from index.build import sync
-from index.embeddings import Encoder, ModelIdentity, load_encoder
+from index.embeddings import Encoder, ModelIdentity, ModelTokenizer, load_encoder
 from index.errors import DamagedGenerationError, ModelError, QuestionError
 from index.generations import Generation, Home
 from index.instant import (
@@ -34,6 +34,7 @@ from index.instant import (
     InstantEncoder,
     TokenTable,
     has_instant,
+    instant_beside,
     instant_encoder,
     load_instant,
     scaled,
@@ -76,7 +77,7 @@ def table() -> TokenTable:
 
 @pytest.fixture
 def tiny(tokenizer: Tokenizer, table: TokenTable) -> InstantEncoder:
-    return InstantEncoder(IDENTITY, tokenizer, table)
+    return InstantEncoder(IDENTITY, ModelTokenizer(tokenizer, IDENTITY), table)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,8 @@ def test_a_question_of_unknown_words_gives_zeros_or_the_bias_but_no_nan(
 ) -> None:
     assert tiny.encode_queries(["blue", "?", "\u200b"]).tolist() == [[0.0] * 4] * 3
     biased = replace(table, bias=np.array([0, 3, 0, 0], np.float32))
-    assert InstantEncoder(IDENTITY, tokenizer, biased).encode_queries(["blue"]).tolist() == [[0, 1, 0, 0]]
+    encoder = InstantEncoder(IDENTITY, ModelTokenizer(tokenizer, IDENTITY), biased)
+    assert encoder.encode_queries(["blue"]).tolist() == [[0, 1, 0, 0]]
 
 
 def test_no_question_gives_no_row(tiny: InstantEncoder) -> None:
@@ -279,6 +281,15 @@ def test_adapted_questions_come_nearer_to_where_the_model_puts_them(
     assert np.einsum("ij,ij->i", adapted, reference).mean() > before.mean()
 
 
+def test_beside_a_loaded_model_a_question_gets_the_same_bits(handbook: Generation, encoder: Encoder) -> None:
+    questions = [RED, "Straße, naïve café [MASK]", "How often should I descale the kettle?"]
+    beside = instant_beside(encoder, handbook)
+    assert beside is not None
+    alone = instant_encoder(handbook)
+    assert beside.identity == alone.identity
+    assert beside.encode_queries(questions).tobytes() == alone.encode_queries(questions).tobytes()
+
+
 def test_an_answer_names_its_encoder(handbook: Generation, encoder: Encoder) -> None:
     (full,) = answer_questions(handbook, encoder, [Question(RED)])
     (instant,) = answer_questions(handbook, instant_encoder(handbook), [Question(RED)])
@@ -299,6 +310,7 @@ def test_a_model_without_a_table_answers_in_full_only(tmp_path: Path, cache_fold
         assert generation.adaptation is None
         with pytest.raises(ModelError, match="Ask with --encoder full"):
             instant_encoder(generation)
+        assert instant_beside(encoder, generation) is None
         served = Served(generation, encoder, default_weights(), None)
         with closing(served.corpus), pytest.raises(QuestionError, match="Ask with the encoder full"):
             served.answer([Question(RED)], "instant")
