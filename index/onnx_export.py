@@ -1,7 +1,8 @@
 """Exporting a model to ONNX once, so that ONNX Runtime can encode without torch.
 
-The export lies in a cache folder under the digest of the model's files. It is written beside and renamed, so
-that it is whole or absent, and it is kept only if it agrees with sentence-transformers on fixed sentences.
+The export lies in a cache folder under the digest of the model's files and the version of ONNX Runtime, which has
+optimised its graph. It is written beside and renamed, so that it is whole or absent, and it is kept only if it agrees
+with sentence-transformers on fixed sentences.
 
 An export in 8-bit integers has weights scaled for each output channel, to seven bits, because the sums of eight-bit
 products overflow on processors without VNNI; activations are scaled anew for each text.
@@ -48,9 +49,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXPORT_FORMAT = 2
+EXPORT_FORMAT = 3
 GRAPH, TOKENIZER, RECORD = "model.onnx", "tokenizer.json", "encoder.json"
 EXPORTED_FILES = (GRAPH, TOKENIZER)
+EXACT, INTEGER = "exact.onnx", "integer.onnx"  # on the way
 OPSET = 18
 BESIDE_PREFIX = ".export-"
 ABANDONED_S = 3_600.0  # after which nobody is still writing an export
@@ -91,7 +93,7 @@ class ExportedModel:
 
     @property
     def graph_path(self) -> Path:
-        """Token ids and attention mask in, last hidden state out."""
+        """Token ids of one text in, last hidden state out."""
         return self.folder / GRAPH
 
     @property
@@ -121,6 +123,8 @@ class OnnxSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
+        # Done when it was exported.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = onnxruntime.InferenceSession(
             str(exported.graph_path), options, providers=["CPUExecutionProvider"]
         )
@@ -147,7 +151,7 @@ class OnnxSession:
             float32, shape (dimension,), of unit length.
         """
         inputs = np.array([token_ids], dtype=np.int64)
-        (hidden,) = self._session.run(None, {"input_ids": inputs, "attention_mask": np.ones_like(inputs)})
+        (hidden,) = self._session.run(None, {"input_ids": inputs})
         pooled = hidden[0, 0] if self._architecture.pooling is Pooling.CLS else hidden[0].mean(axis=0)
         unit: NDArray[np.float32] = pooled / max(float(np.linalg.norm(pooled)), 1e-12)
         return unit
@@ -168,7 +172,10 @@ def exported_model(model: ModelFiles, cache_folder: Path, precision: Precision) 
     Raises:
         ModelError: the model cannot be loaded, or the cache folder cannot be written.
     """
-    folder = cache_folder / f"onnx-{EXPORT_FORMAT}-{precision.value}-{model.files_sha256[:16]}"
+    # Imported here: a caller who chose torch has no use for it.
+    from onnxruntime import __version__ as runtime
+
+    folder = cache_folder / f"onnx-{EXPORT_FORMAT}-{runtime}-{precision.value}-{model.files_sha256[:16]}"
     exported = _load(folder)
     if exported is not None:
         return exported
@@ -212,18 +219,20 @@ def _write(
     beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=BESIDE_PREFIX))
     try:
         try:
-            _export_graph(reference, beside / GRAPH)
+            _export_graph(reference, beside / EXACT)
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as exc:
             # Tracing runs the model's own code, which fails in as many ways as there are models.
             logger.warning("the model cannot be exported to ONNX (%s): it runs on torch", exc)
             return None
         (beside / TOKENIZER).write_text(tokenizer_of(reference).to_str(), encoding="utf-8")
         exported = _quantised(reference, beside, architecture) if precision is Precision.INT8 else None
-        exported = exported or ExportedModel(beside, architecture, Precision.FLOAT32)
+        exported = exported or _optimised(beside, EXACT, architecture, Precision.FLOAT32)
         agreement = _agreement(reference, exported)
         if agreement < exported.precision.smallest_agreement:
             logger.warning("the ONNX export agrees only to %.5f with the model: it runs on torch", agreement)
             return None
+        for path in (beside / EXACT, beside / INTEGER):
+            path.unlink(missing_ok=True)
         _write_record(exported, agreement)
         if _load(folder) is None:  # unless another process was there first and may be loading its own
             shutil.rmtree(folder, ignore_errors=True)
@@ -242,25 +251,36 @@ def _sweep(cache_folder: Path) -> None:
 
 
 def _quantised(reference: SentenceTransformer, folder: Path, architecture: Architecture) -> ExportedModel | None:
-    """Turn the graph in a folder into one of 8-bit integers; return None, and leave it, if it loses too much."""
+    """Turn the graph in a folder into one of 8-bit integers; return None if it loses too much."""
     # Imported here: only an export needs them.
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-untyped]
 
-    exact = folder / f"exact-{GRAPH}"
-    graph = onnx.load(folder / GRAPH)
+    graph = onnx.load(folder / EXACT)
     # Nothing to pre-process in what was just exported; without this mark it is advised on the root logger.
     onnx.helper.set_model_props(graph, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    onnx.save(graph, exact)
-    quantize_dynamic(exact, folder / GRAPH, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
-    exported = ExportedModel(folder, architecture, Precision.INT8)
+    quantize_dynamic(graph, folder / INTEGER, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+    exported = _optimised(folder, INTEGER, architecture, Precision.INT8)
     agreement = _agreement(reference, exported)
     if agreement >= exported.precision.smallest_agreement:
-        exact.unlink()
         return exported
     logger.warning("in 8-bit integers the model agrees only to %.4f with itself: it runs in float32", agreement)
-    exact.replace(folder / GRAPH)
     return None
+
+
+def _optimised(folder: Path, name: str, architecture: Architecture, precision: Precision) -> ExportedModel:
+    """Have ONNX Runtime optimise a graph, which is half of what loading it would take, each time.
+
+    So far the outcome depends on the version of ONNX Runtime, not on the processor.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / GRAPH)
+    onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+    return ExportedModel(folder, architecture, precision)
 
 
 def _write_record(exported: ExportedModel, agreement: float) -> None:
@@ -285,28 +305,27 @@ def _export_graph(reference: SentenceTransformer, path: Path) -> None:
             super().__init__()
             self.transformer = transformer
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            output = self.transformer(input_ids=input_ids, attention_mask=attention_mask)
+        def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+            # No mask: a text goes through alone, and a mask of ones would only be added and taken away again.
+            output = self.transformer(input_ids=input_ids)
             hidden: torch.Tensor = output.last_hidden_state
             return hidden
 
     transformer: torch.nn.Module = reference[0].auto_model  # type: ignore[assignment]
-    token_ids = torch.ones(2, 8, dtype=torch.long)
-    mask = torch.ones(2, 8, dtype=torch.long)
-    mask[1, 5:] = 0  # padding in the example, or tracing would take the path without a mask
-    dynamic = {0: "texts", 1: "tokens"}
+    token_ids = torch.ones(1, 8, dtype=torch.long)
+    dynamic = {1: "tokens"}
     with warnings.catch_warnings():
         # The newer exporter needs another package and its graph was slower; what it warns of is checked by
         # comparing embeddings.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             LastHiddenState(transformer).eval(),
-            (token_ids, mask),
+            (token_ids,),
             str(path),
             dynamo=False,
-            input_names=["input_ids", "attention_mask"],
+            input_names=["input_ids"],
             output_names=["last_hidden_state"],
-            dynamic_axes=dict.fromkeys(("input_ids", "attention_mask", "last_hidden_state"), dynamic),
+            dynamic_axes=dict.fromkeys(("input_ids", "last_hidden_state"), dynamic),
             opset_version=OPSET,
         )
 
