@@ -39,7 +39,7 @@ UNWANTED = ("torch", "transformers", "sentence_transformers")
 # As the command, and then the modules that it has loaded.
 WATCHED = """
 import atexit, json, sys
-from service.cli import main
+from service.command import main
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
 main()
 """

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-WHENCE = (sys.executable, "-c", "from service.cli import main; main()")
+WHENCE = (sys.executable, "-c", "from service.command import main; main()")
 HOST = "127.0.0.1"
 MEGABYTE = 1_000_000
 STOP_S = 30.0

@@ -9,14 +9,16 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import pathspec
+from typing import TYPE_CHECKING
 
 from index.documents import Content, Document
 from index.errors import DocumentError, SourceError
 from index.readers.files import open_file, unreadable
 from index.readers.limits import Limits
 from index.readers.worker import PROCESSES, ReaderPool, ReaderProcess, Reading
+
+if TYPE_CHECKING:  # what reads no folder has no use for it
+    from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".whenceignore"
 MAX_DEPTH = 100  # of folders in folders
@@ -254,7 +256,7 @@ class _Ignore:
     """
 
     folder: str
-    patterns: pathspec.GitIgnoreSpec
+    patterns: GitIgnoreSpec
 
     def verdict(self, name: str) -> bool | None:
         """Tell whether a path is ignored (True), taken back in (False), or not mentioned (None)."""
@@ -318,9 +320,11 @@ class _Walk:
     def _ignores_in(self, path: Path, relative: str) -> Iterator[_Ignore]:
         file = path / IGNORE_FILE
         if file.is_file():
+            from pathspec import GitIgnoreSpec
+
             lines = file.read_text("utf-8", errors="replace").splitlines()
             try:
-                yield _Ignore(relative, pathspec.GitIgnoreSpec.from_lines(lines))
+                yield _Ignore(relative, GitIgnoreSpec.from_lines(lines))
             except ValueError as exc:
                 raise SourceError(f"{file} has a pattern that makes no sense: {exc}. Correct it") from exc
 

@@ -52,6 +52,7 @@ from service.display import (
 )
 from service.filter_syntax import parse_filters
 from service.keys_cli import keys
+from service.loading import loaded_for_good
 from service.models import find_chosen_reranker, load_chosen_reranker, load_model, load_query_encoder
 from service.options import (
     AddressOption,
@@ -251,8 +252,9 @@ def serve(
     ] = None,
 ) -> None:
     """Answer over HTTP; with no index yet, build one from the bundled documents first."""
-    # Imported here: no other command needs the service.
-    from service.server import serve as run_service
+    with loaded_for_good():
+        # Imported here: no other command needs the service.
+        from service.server import serve as run_service
 
     settings = _settings(
         host=host,

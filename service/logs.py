@@ -14,7 +14,7 @@ import secrets
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -26,9 +26,11 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from service.departures import CLIENT_GONE
 from service.display import visible
 from service.headers import header
-from service.metrics import Metrics
 from service.problems import Problem, answer_to
 from service.settings import Settings
+
+if TYPE_CHECKING:  # metrics have to know at that moment whether several processes count together
+    from service.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Counts and times for Prometheus.
 
 Labels take few values: a route is its template, never a path, and nothing that a client makes up becomes a label.
-Several processes count together when they are started within `shared_metrics`.
+Several processes count together when they are started within `service.shared_metrics`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,9 +28,9 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from index.manifest import Manifest
+from service.shared_metrics import FOLDER_VARIABLE
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
-FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # read by prometheus_client, when it is imported
 OTHER = "other"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 # Seconds; an answer takes a few milliseconds, an upload may take minutes.
@@ -170,17 +168,6 @@ def _info(name: str, help_text: str, labels: Mapping[str, str]) -> Metric:
     family = GaugeMetricFamily(name, help_text, labels=list(labels))
     family.add_metric(list(labels.values()), 1)
     return family
-
-
-@contextmanager
-def shared_metrics() -> Iterator[None]:
-    """Let the processes that are started within the block count together; each of them answers for all."""
-    with tempfile.TemporaryDirectory(prefix="whence-metrics-") as folder:
-        os.environ[FOLDER_VARIABLE] = folder
-        try:
-            yield
-        finally:
-            del os.environ[FOLDER_VARIABLE]
 
 
 def _forget_dead_processes(folder: Path) -> None:

@@ -12,7 +12,6 @@ from functools import partial
 from fastapi import FastAPI
 from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from index.calibration import calibration_of
 from index.errors import WhenceError
@@ -20,11 +19,13 @@ from index.generations import Home
 from index.state import State
 from service.access import refuse_to_bind
 from service.auth import KeyStore
+from service.loading import loaded_for_good
 from service.logs import configure_logging
-from service.metrics import shared_metrics
 from service.models import find_chosen_reranker
 from service.protocol import HeadLimitProtocol
 from service.settings import Settings
+from service.shared_metrics import shared_metrics
+from service.workers import supervise
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def serve(settings: Settings) -> None:
 
 def worker_app(settings: Settings) -> FastAPI:
     """Build the application in the process that serves it."""
-    from service.app import create_app  # late, so that the process that only starts others stays small
+    with loaded_for_good():
+        from service.app import create_app  # late, for `shared_metrics` to come first
 
     configure_logging(settings)
     return create_app(settings)
@@ -92,9 +94,10 @@ def _run_alone(settings: Settings, listener: socket.socket) -> None:
 
 def _run_workers(settings: Settings, listener: socket.socket) -> None:
     with shared_metrics():
-        supervisor = Multiprocess(_config(settings), sockets=[listener])
-        supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        with loaded_for_good():
+            import service.app  # noqa: F401  # of which the workers are copies
+        workers = supervise(_config(settings), listener)
+    if any(worker.exitcode == STARTUP_FAILURE for worker in workers):
         sys.exit(STARTUP_FAILURE)
 
 

@@ -71,9 +71,36 @@ def test_asking_loads_neither_torch_nor_transformers(
     assert done.stderr.strip() == ""
 
 
-def test_the_service_loads_the_model_context_protocol_when_it_is_spoken() -> None:
-    listing = "import sys, service.app; print({'mcp', 'mcp_types', 'service.mcp_http'} & set(sys.modules))"
+def loaded(modules: str, wanted: set[str]) -> str:
+    """Tell which of some modules are there once others were loaded, in a process of its own."""
+    listing = f"import sys, {modules}; print(sorted({wanted!r} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", listing], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.strip() == "set()"
+    return done.stdout.strip()
+
+
+def test_the_service_loads_only_what_it_needs_to_start() -> None:
+    spoken_later = {"mcp", "mcp_types", "service.mcp_http"}
+    elsewhere = {*HEAVY, "pathspec", "onnx", "ray", "pymilvus", "pyarrow"}
+    assert loaded("service.cli, service.server, service.app", elsewhere | spoken_later) == "[]"
+
+
+def test_metrics_are_loaded_after_it_is_known_whether_processes_share_them() -> None:
+    assert loaded("service.cli, service.server", {"prometheus_client"}) == "[]"
+    assert loaded("service.app", {"prometheus_client"}) == "['prometheus_client']"
+
+
+def test_what_is_loaded_for_good_is_not_looked_through_again() -> None:
+    script = """
+import gc
+from service.loading import loaded_for_good
+with loaded_for_good():
+    was_on = gc.isenabled()
+    kept = [[number] for number in range(100_000)]
+print(was_on, gc.isenabled(), gc.get_freeze_count() >= len(kept))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "True", "True"]

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from index.embeddings import ModelIdentity
 from index.manifest import FORMAT_VERSION, Manifest
-from service.metrics import FOLDER_VARIABLE, Metrics, shared_metrics
+from service.metrics import Metrics
+from service.shared_metrics import FOLDER_VARIABLE, shared_metrics
 
 MODEL = ModelIdentity("all-MiniLM-L6-v2", "53aa", "8c1b", 384, 256)
 

@@ -183,6 +183,17 @@ def test_a_worker_that_is_killed_is_replaced(served_home: Path, cache_folder: Pa
         assert client.post("/v1/ask", json=RED).json()["answered"] is True
 
 
+def test_workers_are_copies_of_the_process_that_starts_them(served_home: Path, cache_folder: Path) -> None:
+    with serving(served_home, cache_folder, "--workers", "2") as (process, _):
+        pid = process.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        assert len(children) == 2
+        commands = {Path(f"/proc/{each}/cmdline").read_bytes() for each in (str(pid), *children)}
+        assert len(commands) == 1
+        assert process.end() == 0
+    assert not any("Traceback" in line for line in process.log)
+
+
 def test_counts_of_all_workers_are_put_together(served_home: Path, cache_folder: Path) -> None:
     with serving(served_home, cache_folder, "--workers", "2") as (process, _):
         for _ in range(20):
