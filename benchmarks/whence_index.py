@@ -32,14 +32,15 @@ def main() -> None:
     started = time.perf_counter()
     settings = read_settings()
     encoder = load_model(settings, DEFAULT_MODEL)
-    loaded = time.perf_counter()
+    loaded, worked = time.perf_counter(), time.process_time()
     home = Home(settings.home)
     sync(home, [source_of(Path(sys.argv[1]))], encoder, settings=BuildSettings(keep_generations=1))
-    indexed = time.perf_counter()
+    indexed, processor_s = time.perf_counter(), time.process_time() - worked
     manifest = home.known_manifest()
     assert manifest is not None
     counts = {"chunks": manifest.chunks, "sentences": manifest.sentences}
-    print(json.dumps({"loading_s": loaded - started, "indexing_s": indexed - loaded, **counts}))
+    times = {"loading_s": loaded - started, "indexing_s": indexed - loaded, "processor_s": processor_s}
+    print(json.dumps({**times, **counts}))
 
 
 if __name__ == "__main__":

@@ -477,12 +477,12 @@ def test_stages_and_what_is_around_them_add_up_to_the_whole() -> None:
 
 
 def test_indexing_is_compared_within_rounds() -> None:
-    ours = [indexing.Run(10, 12, 400), indexing.Run(20, 22, 400), indexing.Run(10, 12, 400)]
-    theirs = [indexing.Run(30, 40, 0), indexing.Run(30, 40, 0), indexing.Run(40, 48, 0)]
+    ours = [indexing.Run(10, 16, 12, 400), indexing.Run(20, 18, 22, 400), indexing.Run(10, 16, 12, 400)]
+    theirs = [indexing.Run(30, 32, 40, 0), indexing.Run(30, 36, 40, 0), indexing.Run(40, 40, 48, 0)]
     assert indexing.rows({indexing.OURS: ours, indexing.THEIRS: theirs}, 100) == [
-        ["Whence", "400", "10.0", "10", "12.0"],
-        ["txtai hybrid", "0", "30.0", "3", "40.0"],
-        ["txtai hybrid / Whence", "", "**3.00**", "", "3.33"],
+        ["Whence", "400", "10.0", "10", "16.0", "12.0"],
+        ["txtai hybrid", "0", "30.0", "3", "36.0", "40.0"],
+        ["txtai hybrid / Whence", "", "**3.00**", "", "2.00", "3.33"],
     ]
 
 
