@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from index.digests import digests_of
 from index.embeddings import ModelIdentity
 from index.errors import DamagedGenerationError, GenerationError
-from index.models import sha256_of
 from index.sketches import DenseSearch
 from index.sources import Source
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST = "manifest.json"
 BUILDING_PREFIX = ".building-"
 
 
 @dataclass(frozen=True)
 class FileRecord:
-    """Size in bytes and SHA-256 of a file of a generation."""
+    """Size in bytes and SHA-256 of a file of a generation, of a large one see `index.digests`."""
 
     size: int
     sha256: str
@@ -150,7 +149,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         if size != record.size:
             raise DamagedGenerationError(f"{name} has {size:,} bytes instead of {record.size:,}")
     try:
-        digests = _digests([folder / name for name in manifest.files])
+        digests = digests_of([folder / name for name in manifest.files])
     except OSError as exc:  # also of one that is pruned in this moment
         name = Path(exc.filename or folder).name
         raise DamagedGenerationError(f"{name} cannot be read: {exc.strerror or exc}") from exc
@@ -164,7 +163,7 @@ def record_files(folder: Path) -> dict[str, FileRecord]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, digest)
-        for path, digest in zip(paths, _digests(paths), strict=True)
+        for path, digest in zip(paths, digests_of(paths), strict=True)
     }
 
 
@@ -173,9 +172,3 @@ def generation_name(created: datetime, files: Mapping[str, FileRecord]) -> str:
     content = json.dumps({name: record.sha256 for name, record in files.items()}, sort_keys=True)
     moment = created.strftime("%Y%m%dT%H%M%S%fZ")
     return f"{moment[:15]}Z-{hashlib.sha256((moment + content).encode()).hexdigest()[:6]}"
-
-
-def _digests(paths: Sequence[Path]) -> list[str]:
-    # Hashing lets go of the interpreter's lock, so two threads use two cores.
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        return list(pool.map(sha256_of, paths))

@@ -43,7 +43,7 @@ def files_of(path: Path) -> dict[str, bytes]:
 # Homes of the past: every format that was ever released has one in tests/fixtures, made by tests/home_fixtures.py.
 
 
-@pytest.fixture(params=[f"format-{version}" for version in range(3, FORMAT_VERSION + 1)])
+@pytest.fixture(params=[f"format-{version}" for version in range(4, FORMAT_VERSION + 1)])
 def past(request: pytest.FixtureRequest, tmp_path: Path) -> Home:
     """A home of some format."""
     return Home(shutil.copytree(FIXTURES / request.param, tmp_path / "past"))
