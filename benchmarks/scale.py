@@ -62,7 +62,7 @@ OPENINGS = 3
 ADDED = 3  # documents, one after another
 SPLIT_DOCUMENTS = 20  # that are split anew to see what reading a corpus would take
 KINDS = {
-    "text": ("corpus.sqlite",),
+    "text": ("corpus.sqlite", "chunks/"),
     "chunk vectors": ("vectors.faiss",),
     "sketches": ("sketches.faiss",),
     "sentence vectors": ("sentences.npy", "sentence_lengths.npy", "sentence_starts.npy"),

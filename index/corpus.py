@@ -1,10 +1,10 @@
-"""The corpus of a generation in one SQLite file: documents, chunks, sentences, metadata.
+"""The corpus of a generation: documents with their metadata in a SQLite file, chunks in a table of records.
 
 Chunks are numbered from 0 in the order of (doc_id, start), and so are sentences. The same numbers are positions in
 the vectors, the sentence embeddings and the keyword index: nothing but these integers ties them together, and the
 same documents give the same numbers whatever was indexed before.
 
-Text is kept once. A chunk's row holds its text and the gap since the chunk before it (headings, markup, blank
+Text is kept once. A chunk's record holds its text and the gap since the chunk before it (headings, markup, blank
 lines); gaps and texts in order, and the tail after the last chunk, are the document's canonical text.
 """
 
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from index.chunk_table import ChunkTable, ChunkValues, StagedChunks, write_table
 from index.chunks import Chunk, embedded_text
 from index.documents import Document, MetadataValue, Span, page_starts
 from index.errors import DamagedGenerationError
@@ -30,6 +31,7 @@ from index.errors import DamagedGenerationError
 if TYPE_CHECKING:
     from index.citations import Citation
 
+CORPUS = "corpus.sqlite"
 DOCUMENTS_TABLE = """
 CREATE TABLE documents (
     document INTEGER PRIMARY KEY,     -- rank of doc_id
@@ -49,32 +51,8 @@ CREATE TABLE documents (
     tail TEXT NOT NULL                -- text after the last chunk
 )
 """
-CHUNKS_TABLE = """
-CREATE TABLE chunks (
-    row INTEGER PRIMARY KEY,
-    chunk_id TEXT NOT NULL,
-    document INTEGER NOT NULL,
-    start INTEGER NOT NULL,
-    end INTEGER NOT NULL,
-    first_line INTEGER NOT NULL,      -- from 1
-    headings TEXT NOT NULL,           -- JSON array, outermost first
-    context TEXT NOT NULL,            -- embedded before the text, not quoted
-    is_furniture INTEGER NOT NULL,
-    first_sentence INTEGER NOT NULL,
-    sentences BLOB NOT NULL,          -- little-endian int32 pairs, code points from the start of the chunk
-    row_headers TEXT NOT NULL,        -- JSON: [[first, end, header], ...] for sentences that are rows of a table
-    embedded_sha256 BLOB NOT NULL,    -- of what was embedded, chunk and sentences, to find it again
-    gap TEXT NOT NULL,                -- text between the chunk before and this one
-    text TEXT NOT NULL
-)
-"""
 INDEX_OF_DOCUMENTS = "CREATE INDEX documents_by_source ON documents (source)"
-INDEXES = f"CREATE INDEX chunks_by_embedded_sha256 ON chunks (embedded_sha256); {INDEX_OF_DOCUMENTS};"
 IDENTITY_COLUMNS = "doc_id, source, title, media_type, sha256, size, uri, metadata, page_starts"
-CHUNK_COLUMNS = (
-    "row, chunk_id, document, start, end, first_line, headings, context, is_furniture, first_sentence, sentences, "
-    "row_headers, text"
-)
 # Of the text around a chunk, in code points.
 SURROUNDING_CHARS = 32
 RECORD_COLUMNS = f"{IDENTITY_COLUMNS}, first_row, chunk_count"
@@ -173,18 +151,32 @@ class ChunkRecord:
 
 
 @dataclass(frozen=True)
-class StoredChunk:
-    """A chunk with what is kept beside it.
+class LocatedChunk:
+    """What is kept of a chunk, and where it lies in the corpus.
 
     Attributes:
+        row: its position in every array of the generation.
         document: the number of its document.
-        gap: the text between the chunk before and this one.
+        first_sentence: position of its first sentence among all sentences.
+        values: what is kept of it.
+    """
+
+    row: int
+    document: int
+    first_sentence: int
+    values: ChunkValues
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """A chunk as it is kept elsewhere.
+
+    Attributes:
+        located: what is kept of it, and where it lies.
         before, after: up to 32 code points of the document that stand before and after it.
     """
 
-    document: int
-    chunk: ChunkRecord
-    gap: str
+    located: LocatedChunk
     before: str
     after: str
 
@@ -215,24 +207,24 @@ class CorpusLayout:
 
 
 class CorpusWriter:
-    """Collects documents in a staging file, then writes the corpus in its final order.
+    """Collects documents in staging files, then writes the corpus in its final order.
 
     Args:
-        folder: where the staging file and then `corpus.sqlite` go.
-        parent: `corpus.sqlite` from which documents can be kept; None for a first generation.
+        folder: where the staging files and then those of the corpus go.
+        parent: folder of the generation from which documents can be kept; None for a first generation.
     """
 
     def __init__(self, folder: Path, parent: Path | None) -> None:
-        self._path = folder / "corpus.sqlite"
+        self._folder = folder
         self._parent = parent
         self._staging_path = folder / "staging.sqlite"
         self._staging = sqlite3.connect(self._staging_path, uri=True, isolation_level=None)
         self._staging.execute("PRAGMA journal_mode = OFF")
         self._staging.execute("PRAGMA synchronous = OFF")
-        _create_tables(self._staging)
+        self._staging.execute(DOCUMENTS_TABLE)
         self._staging.execute("BEGIN")
+        self._chunks = StagedChunks(folder / "staging.npy")
         self._added: set[str] = set()
-        self._next_row = 0
         self._next_sentence = 0
 
     def add(self, document: Document, chunks: Sequence[Chunk], *, source: str) -> None:
@@ -240,6 +232,7 @@ class CorpusWriter:
         number = len(self._added)
         self._added.add(document.doc_id)
         last_end = chunks[-1].end if chunks else 0
+        sentences = sum(len(chunk.sentences) for chunk in chunks)
         self._staging.execute(
             "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -253,91 +246,95 @@ class CorpusWriter:
                 document.uri,
                 _json(dict(document.content.metadata)),
                 _json(list(page_starts(document.content.blocks).items())),
-                self._next_row,
+                len(self._chunks),
                 len(chunks),
                 self._next_sentence,
-                sum(len(chunk.sentences) for chunk in chunks),
+                sentences,
                 document.text[last_end:],
             ),
         )
-        self._staging.executemany(
-            "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            self._chunk_values(number, document.text, chunks),
-        )
+        self._next_sentence += sentences
+        self._chunks.add(_chunk_values(document.text, chunks))
 
     def finish(self, kept: Iterable[str] = ()) -> CorpusLayout:
-        """Write `corpus.sqlite` from the added documents and those kept from the parent.
+        """Write the corpus from the added documents and those kept from the parent.
 
         Args:
             kept: ids of the parent's documents that stay as they are; one that was added too is replaced.
         """
         self._staging.execute("COMMIT")
         self._staging.close()
-        parent = "file::memory:" if self._parent is None else _read_only(self._parent)
-        with closing(sqlite3.connect(self._path, uri=True, isolation_level=None)) as corpus:
+        parent = "file::memory:" if self._parent is None else _read_only(self._parent / CORPUS)
+        with closing(sqlite3.connect(self._folder / CORPUS, uri=True, isolation_level=None)) as corpus:
             corpus.execute("PRAGMA journal_mode = OFF")
             corpus.execute("PRAGMA synchronous = OFF")
-            _create_tables(corpus)
+            corpus.execute(DOCUMENTS_TABLE)
             corpus.execute("ATTACH ? AS staging", (str(self._staging_path),))
             corpus.execute("ATTACH ? AS parent", (parent,))
             if self._parent is None:
-                _create_tables(corpus, "parent")
+                corpus.execute(DOCUMENTS_TABLE.replace("CREATE TABLE ", "CREATE TABLE parent."))
             corpus.execute("BEGIN")
-            layout = _plan(corpus, [doc_id for doc_id in kept if doc_id not in self._added])
-            for origin in ("staging", "parent"):
-                _copy(corpus, origin)
+            _write_documents(corpus, [doc_id for doc_id in kept if doc_id not in self._added])
+            layout, staged_rows = _layout(corpus)
             corpus.execute("COMMIT")
-            corpus.executescript(INDEXES)
+            corpus.execute(INDEX_OF_DOCUMENTS)
         self._staging_path.unlink()
+        old = ChunkTable.none() if self._parent is None else ChunkTable.load(self._parent)
+        staged = (self._chunks.finish(), _positions(layout.row_counts, staged_rows))
+        write_table(self._folder, layout.row_counts, (old, layout.rows_in_parent()), staged)
+        self._chunks.close()
         return layout
 
     def close(self) -> None:
-        """Close the staging file, finished or not."""
+        """Close the staging files, finished or not."""
         self._staging.close()
+        self._chunks.close()
 
-    def _chunk_values(self, number: int, text: str, chunks: Sequence[Chunk]) -> Iterator[tuple[Any, ...]]:
-        end_before, line = 0, 1
-        for chunk in chunks:
-            gap = text[end_before : chunk.start]
-            line += gap.count("\n")
-            quoted = text[chunk.start : chunk.end]
-            spans = (np.array(chunk.sentences, dtype="<i4").reshape(-1, 2) - chunk.start).astype("<i4").tobytes()
-            row_headers = _json(list(chunk.row_headers))
-            embedded = [embedded_text(chunk.context, quoted).encode(), spans, row_headers.encode()]
-            yield (
-                self._next_row,
-                chunk.chunk_id,
-                number,
-                chunk.start,
-                chunk.end,
-                line,
-                _json(list(chunk.headings)),
-                chunk.context,
-                int(chunk.furniture),
-                self._next_sentence,
-                spans,
-                row_headers,
-                hashlib.sha256(b"\0".join(embedded)).digest(),
-                gap,
-                quoted,
-            )
-            self._next_row += 1
-            self._next_sentence += len(chunk.sentences)
-            line += quoted.count("\n")
-            end_before = chunk.end
+
+def _chunk_values(text: str, chunks: Sequence[Chunk]) -> Iterator[tuple[ChunkValues, bytes]]:
+    """Return what is kept of the chunks of a document, and the digest of what is embedded of each."""
+    end_before, line = 0, 1
+    for chunk in chunks:
+        gap = text[end_before : chunk.start]
+        line += gap.count("\n")
+        quoted = text[chunk.start : chunk.end]
+        sentences = [place - chunk.start for span in chunk.sentences for place in span]
+        embedded = [
+            embedded_text(chunk.context, quoted).encode(),
+            np.array(sentences, "<i4").tobytes(),
+            _json(list(chunk.row_headers)).encode(),
+        ]
+        values = ChunkValues(
+            chunk_id=chunk.chunk_id,
+            start=chunk.start,
+            end=chunk.end,
+            first_line=line,
+            headings=list(chunk.headings),
+            context=chunk.context,
+            is_furniture=chunk.furniture,
+            sentences=sentences,
+            row_headers=list(chunk.row_headers),
+            gap=gap,
+            text=quoted,
+        )
+        yield values, hashlib.sha256(b"\0".join(embedded)).digest()
+        line += quoted.count("\n")
+        end_before = chunk.end
 
 
 class Corpus:
     """A corpus opened for reading. One thread at a time may use it.
 
     Args:
-        path: of a finished `corpus.sqlite`.
+        path: of a file with the documents.
+        table: the chunks.
 
     Raises:
         DamagedGenerationError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, table: ChunkTable) -> None:
+        self._table = table
         try:
             self._connection = sqlite3.connect(_read_only(path), uri=True, check_same_thread=False)
         except sqlite3.OperationalError as exc:
@@ -345,6 +342,15 @@ class Corpus:
         self._chunks: dict[int, ChunkRecord] = {}
         self._surroundings: dict[int, tuple[str, str]] = {}
         self._documents: dict[int, DocumentRecord] = {}
+
+    @classmethod
+    def load(cls, generation: Path) -> Corpus:
+        """Open the corpus of a generation.
+
+        Raises:
+            DamagedGenerationError: a file is missing or cannot be opened.
+        """
+        return cls(generation / CORPUS, ChunkTable.load(generation))
 
     def close(self) -> None:
         """Close the file."""
@@ -355,8 +361,7 @@ class Corpus:
         documents, sentences = self._connection.execute(
             "SELECT count(*), coalesce(sum(sentence_count), 0) FROM documents"
         ).fetchone()
-        (chunks,) = self._connection.execute("SELECT count(*) FROM chunks").fetchone()
-        return documents, chunks, sentences
+        return documents, len(self._table), sentences
 
     def sources(self) -> dict[str, int]:
         """Return how many documents each source has, by its key."""
@@ -398,17 +403,19 @@ class Corpus:
 
     def text(self, record: DocumentRecord) -> str:
         """Return the canonical text of a document."""
-        pieces = self._pieces(record.first_row, record.first_row + record.chunk_count)
-        return "".join([*pieces, self._tail(record)])
+        chunks = self._values(record.first_row, record.first_row + record.chunk_count)
+        return "".join([*(chunk.gap + chunk.text for chunk in chunks), self._tail(record)])
 
     def outline(self, record: DocumentRecord) -> list[Heading]:
         """List the headings of a document, in order."""
         outline: list[Heading] = []
         before: list[str] = []
-        for start, path in self._headings(record.first_row, record.first_row + record.chunk_count):
+        for chunk in self._values(record.first_row, record.first_row + record.chunk_count):
+            path = chunk.headings
             pairs = zip(before, path, strict=False)
             known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-            outline += [Heading(text, level, start) for level, text in enumerate(path[known:], start=known + 1)]
+            new = enumerate(path[known:], start=known + 1)
+            outline += [Heading(text, level, chunk.start) for level, text in new]
             before = path
         return outline
 
@@ -416,9 +423,9 @@ class Corpus:
         """Return chunks by row, in the order asked for."""
         known = {row: self._chunks[row] for row in rows if row in self._chunks}
         if len(known) < len(rows):
-            for values in self._chunk_values([int(row) for row in rows if row not in known]):
-                known[values[0]] = _chunk_record(values, self._document(values[2]))
-                keep(self._chunks, values[0], known[values[0]], most=CACHED_CHUNKS)
+            for found in self._located([int(row) for row in rows if row not in known]):
+                known[found.row] = _chunk_record(found, self._document(found.document))
+                keep(self._chunks, found.row, known[found.row], most=CACHED_CHUNKS)
         return [known[row] for row in rows]
 
     def text_before(self, chunk: ChunkRecord, length: int) -> str:
@@ -430,27 +437,17 @@ class Corpus:
         """Return up to `length` code points, at most 32, of the document that stand after a chunk."""
         return self._around(chunk)[1][:length]
 
-    def _chunk_values(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
-        """Read `CHUNK_COLUMNS` of some rows, in any order."""
-        return self._connection.execute(
-            f"SELECT {_of('c', CHUNK_COLUMNS)} "  # noqa: S608 (constants)
-            "FROM json_each(?) AS wanted JOIN chunks AS c ON c.row = wanted.value",
-            (_json(rows),),
-        ).fetchall()
+    def _located(self, rows: Sequence[int]) -> list[LocatedChunk]:
+        """Read some rows, in any order."""
+        table = self._table
+        return [
+            LocatedChunk(row, int(table.documents[row]), int(table.sentence_starts[row]), table.values(row))
+            for row in rows
+        ]
 
-    def _pieces(self, first: int, end: int) -> Iterator[str]:
-        """Read what stands before each chunk of a range of rows, and its text, as one."""
-        cursor = self._connection.execute(
-            "SELECT gap || text FROM chunks WHERE row BETWEEN ? AND ? ORDER BY row", (first, end - 1)
-        )
-        return (piece for (piece,) in cursor)
-
-    def _headings(self, first: int, end: int) -> Iterator[tuple[int, list[str]]]:
-        """Read the start and the headings of each chunk of a range of rows."""
-        cursor = self._connection.execute(
-            "SELECT start, headings FROM chunks WHERE row BETWEEN ? AND ? ORDER BY row", (first, end - 1)
-        )
-        return ((start, json.loads(headings)) for start, headings in cursor)
+    def _values(self, first: int, end: int) -> Iterator[ChunkValues]:
+        """Read a range of rows."""
+        return map(self._table.values, range(first, end))
 
     def _tail(self, record: DocumentRecord) -> str:
         """Read what stands after the last chunk of a document."""
@@ -476,53 +473,37 @@ class Corpus:
         return self._read_before(chunk), self._read_after(chunk)
 
     def _read_before(self, chunk: ChunkRecord) -> str:
-        (text,) = self._connection.execute("SELECT gap FROM chunks WHERE row = ?", (chunk.row,)).fetchone()
-        row = chunk.row - 1
+        text, row = self._table.values(chunk.row).gap, chunk.row - 1
         while len(text) < SURROUNDING_CHARS and row >= chunk.document.first_row:
-            (piece,) = self._connection.execute("SELECT gap || text FROM chunks WHERE row = ?", (row,)).fetchone()
-            text = piece + text
+            values = self._table.values(row)
+            text = values.gap + values.text + text
             row -= 1
-        return str(text[max(0, len(text) - SURROUNDING_CHARS) :])
+        return text[max(0, len(text) - SURROUNDING_CHARS) :]
 
     def _read_after(self, chunk: ChunkRecord) -> str:
-        text = ""
-        row = chunk.row + 1
+        text, row = "", chunk.row + 1
         while len(text) < SURROUNDING_CHARS and row < chunk.document.first_row + chunk.document.chunk_count:
-            (piece,) = self._connection.execute("SELECT gap || text FROM chunks WHERE row = ?", (row,)).fetchone()
-            text += piece
+            values = self._table.values(row)
+            text += values.gap + values.text
             row += 1
         if len(text) < SURROUNDING_CHARS:
             text += self._tail(chunk.document)
         return text[:SURROUNDING_CHARS]
 
     def rows_embedded_from(self, digests: Iterable[bytes]) -> dict[bytes, int]:
-        """Find chunks by the digest of what was embedded: digest -> row, for those that are there."""
-        found: dict[bytes, int] = {}
-        for digest in digests:
-            values = self._connection.execute(
-                "SELECT row FROM chunks WHERE embedded_sha256 = ? LIMIT 1", (digest,)
-            ).fetchone()
-            if values:
-                found[digest] = values[0]
-        return found
+        """Find chunks by the digest of what was embedded: digest -> the first such row, for those that are there."""
+        return self._table.rows_with(digests)
 
     def digests(self, rows: Sequence[int]) -> list[bytes]:
         """Return the digest of what was embedded for each row."""
-        cursor = self._connection.execute(
-            "SELECT c.row, c.embedded_sha256 FROM json_each(?) AS wanted JOIN chunks AS c ON c.row = wanted.value",
-            (_json([int(row) for row in rows]),),
-        )
-        digests = dict(cursor.fetchall())
-        return [digests[int(row)] for row in rows]
+        return [self._table.digests[row].tobytes() for row in rows]
 
     def rows(self) -> Iterator[StoredChunk]:
         """Iterate over all chunks with what is kept beside them, in their order, to write them elsewhere."""
-        cursor = self._connection.execute(
-            f"SELECT {CHUNK_COLUMNS}, gap FROM chunks ORDER BY row"  # noqa: S608 (constants)
-        )
-        for *values, gap in cursor:
-            chunk = _chunk_record(values, self._document(values[2]))
-            yield StoredChunk(values[2], chunk, gap, *self._read_around(chunk))
+        for row in range(len(self._table)):
+            (found,) = self._located([row])
+            chunk = _chunk_record(found, self._document(found.document))
+            yield StoredChunk(found, *self._read_around(chunk))
 
     def save_documents(self, path: Path) -> None:
         """Write the documents without their chunks to a new file, for a corpus whose chunks are elsewhere."""
@@ -535,82 +516,45 @@ class Corpus:
             documents.execute("COMMIT")
             documents.execute(INDEX_OF_DOCUMENTS)
 
-    def sentence_layout(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return where each chunk's sentences begin (one more at the end), and which chunks are furniture."""
-        starts: list[int] = []
-        furniture: list[bool] = []
-        for first_sentence, is_furniture in self._connection.execute(
-            "SELECT first_sentence, is_furniture FROM chunks ORDER BY row"
-        ):
-            starts.append(first_sentence)
-            furniture.append(bool(is_furniture))
-        return np.array([*starts, self.counts()[2]], dtype=np.int64), np.array(furniture, dtype=np.bool_)
-
 
 def _read_only(path: Path) -> str:
     return f"{path.resolve().as_uri()}?mode=ro&immutable=1"
 
 
-def _create_tables(connection: sqlite3.Connection, schema: str = "main") -> None:
-    for statement in (DOCUMENTS_TABLE, CHUNKS_TABLE):
-        connection.execute(statement.replace("CREATE TABLE ", f"CREATE TABLE {schema}."))
-
-
-def _plan(corpus: sqlite3.Connection, kept: Sequence[str]) -> CorpusLayout:
-    """Give every document its final number, rows and sentences, in a temporary table that `_copy` reads."""
+def _write_documents(corpus: sqlite3.Connection, kept: Sequence[str]) -> None:
+    """Copy the added documents and those that are kept, in their final order, with their final numbers."""
     corpus.execute("CREATE TEMP TABLE kept (doc_id TEXT PRIMARY KEY)")
     corpus.executemany("INSERT INTO kept VALUES (?)", ((doc_id,) for doc_id in kept))
     corpus.execute(
-        """
-        CREATE TEMP TABLE plan AS
-        WITH originals AS (
-            SELECT 'staging' AS origin, * FROM staging.documents
-            UNION ALL
-            SELECT 'parent', d.* FROM parent.documents AS d JOIN kept USING (doc_id)
-        )
-        SELECT origin,
-               document AS old_document, first_row AS old_row, first_sentence AS old_sentence,
-               chunk_count, sentence_count,
-               row_number() OVER ordered - 1 AS document,
-               sum(chunk_count) OVER ordered - chunk_count AS first_row,
-               sum(sentence_count) OVER ordered - sentence_count AS first_sentence
-        FROM originals WINDOW ordered AS (ORDER BY doc_id)
-        """
-    )
-    corpus.execute("CREATE INDEX temp.plan_by_origin ON plan (origin, old_document)")
-    rows = corpus.execute(
-        "SELECT chunk_count, sentence_count, iif(origin = 'parent', old_row, -1), "
-        "iif(origin = 'parent', old_sentence, -1) FROM plan ORDER BY document"
-    ).fetchall()
-    columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    return CorpusLayout(columns[0], columns[1], columns[2], columns[3])
-
-
-def _copy(corpus: sqlite3.Connection, origin: str) -> None:
-    """Copy the planned documents of one origin with their chunks, renumbered."""
-    corpus.execute(
         f"""
         INSERT INTO main.documents
-        SELECT p.document, {_of("d", IDENTITY_COLUMNS)}, p.first_row, d.chunk_count,
-               p.first_sentence, d.sentence_count, d.tail
-        FROM plan AS p JOIN {origin}.documents AS d ON d.document = p.old_document
-        WHERE p.origin = ? ORDER BY p.document
-        """,  # noqa: S608 (constants)
-        (origin,),
+        WITH originals AS (
+            SELECT * FROM staging.documents
+            UNION ALL
+            SELECT d.* FROM parent.documents AS d JOIN kept USING (doc_id)
+        )
+        SELECT row_number() OVER ordered - 1, {IDENTITY_COLUMNS},
+               sum(chunk_count) OVER ordered - chunk_count, chunk_count,
+               sum(sentence_count) OVER ordered - sentence_count, sentence_count, tail
+        FROM originals WINDOW ordered AS (ORDER BY doc_id) ORDER BY doc_id
+        """  # noqa: S608 (constants)
     )
-    corpus.execute(
-        f"""
-        INSERT INTO main.chunks
-        SELECT c.row - p.old_row + p.first_row, c.chunk_id, p.document, c.start, c.end, c.first_line, c.headings,
-               c.context, c.is_furniture, c.first_sentence - p.old_sentence + p.first_sentence, c.sentences,
-               c.row_headers,
-               c.embedded_sha256, c.gap, c.text
-        FROM plan AS p
-        JOIN {origin}.chunks AS c ON c.row BETWEEN p.old_row AND p.old_row + p.chunk_count - 1
-        WHERE p.origin = ? ORDER BY p.document, c.row
-        """,  # noqa: S608 (constants)
-        (origin,),
-    )
+
+
+def _layout(corpus: sqlite3.Connection) -> tuple[CorpusLayout, NDArray[np.int64]]:
+    """Return where everything lies, and the first row of each added document among those added, else -1."""
+    rows = corpus.execute(
+        """
+        SELECT d.chunk_count, d.sentence_count,
+               coalesce(p.first_row, -1), coalesce(p.first_sentence, -1), coalesce(s.first_row, -1)
+        FROM main.documents AS d
+        LEFT JOIN staging.documents AS s ON s.doc_id = d.doc_id
+        LEFT JOIN parent.documents AS p ON p.doc_id = d.doc_id AND s.doc_id IS NULL
+        ORDER BY d.document
+        """
+    ).fetchall()
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 5).T
+    return CorpusLayout(*columns[:4]), columns[4]
 
 
 def _positions(counts: NDArray[np.int64], firsts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -618,10 +562,6 @@ def _positions(counts: NDArray[np.int64], firsts: NDArray[np.int64]) -> NDArray[
     within = np.arange(counts.sum(), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
     origins = np.repeat(firsts, counts)
     return np.where(origins < 0, -1, origins + within)
-
-
-def _of(alias: str, columns: str) -> str:
-    return ", ".join(f"{alias}.{column.strip()}" for column in columns.split(","))
 
 
 def _document_record(values: Sequence[Any]) -> DocumentRecord:
@@ -641,25 +581,22 @@ def _document_record(values: Sequence[Any]) -> DocumentRecord:
     )
 
 
-def _chunk_record(values: Sequence[Any], document: DocumentRecord) -> ChunkRecord:
-    """Make a record of `CHUNK_COLUMNS`."""
-    row, chunk_id, _, start, end, first_line, headings, context, furniture, first_sentence, *rest = values
-    sentences, row_headers, text = rest
-    numbers = np.frombuffer(sentences, dtype="<i4").tolist()
+def _chunk_record(found: LocatedChunk, document: DocumentRecord) -> ChunkRecord:
+    values = found.values
     return ChunkRecord(
-        row=row,
-        chunk_id=chunk_id,
+        row=found.row,
+        chunk_id=values.chunk_id,
         document=document,
-        start=start,
-        end=end,
-        first_line=first_line,
-        headings=tuple(json.loads(headings)),
-        context=context,
-        is_furniture=bool(furniture),
-        first_sentence=first_sentence,
-        sentences=tuple(zip(numbers[::2], numbers[1::2], strict=True)),
-        row_headers=tuple((first, last, header) for first, last, header in json.loads(row_headers)),
-        text=text,
+        start=values.start,
+        end=values.end,
+        first_line=values.first_line,
+        headings=tuple(values.headings),
+        context=values.context,
+        is_furniture=values.is_furniture,
+        first_sentence=found.first_sentence,
+        sentences=tuple(zip(values.sentences[::2], values.sentences[1::2], strict=True)),
+        row_headers=tuple((first, last, header) for first, last, header in values.row_headers),
+        text=values.text,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,13 +14,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import runs, updated, write_updated
+from index.chunk_table import SENTENCE_STARTS, ChunkTable
 from index.chunks import Chunk, split
 from index.corpus import ChunkRecord, Corpus, CorpusLayout, CorpusWriter
 from index.documents import Document
-from index.embeddings import Encoder
+from index.embeddings import Embeddings, Encoder
 from index.engines import Engine, LocalEngine
 from index.errors import DamagedGenerationError, GenerationError
-from index.generations import ADAPTATION, SKETCHES, Generation, Home, sync_folder, sync_tree, utc_now
+from index.generations import ADAPTATION, SKETCHES, VECTORS, Generation, Home, sync_folder, sync_tree, utc_now
 from index.instant import has_instant, shipped_table
 from index.lexical import LexicalIndex
 from index.manifest import FORMAT_VERSION, MANIFEST, Manifest, SourceRecord, generation_name, record_files
@@ -31,20 +32,26 @@ from index.sketches import (
     LISTS,
     MEASURED_QUERIES,
     NEAREST,
+    SAMPLED_OF_LIST,
     TARGET_RECALL,
     DenseSearch,
     Sketches,
+    is_little,
     nearest_rows,
+    sampled_rows,
+    updated_nearest,
     ways_of_searching,
 )
 from index.store import CANDIDATES
-from index.vectors import ChunkVectors, SentenceVectors, lengths_of, quantise, slices
+from index.vectors import ChunkVectors, SentenceVectors, lengths_of, open_array, quantise
 
 logger = logging.getLogger(__name__)
 
 ENCODED_AT_ONCE = 2_048
 PROBES = 5
 PROBE_SIMILARITY = 0.999
+SENTENCES = "sentences.npy"
+NEAREST_ROWS = "nearest.npy"
 
 
 class Progress(Protocol):
@@ -95,7 +102,7 @@ class Draft:
         self._target_tokens = target_tokens
         self._progress = progress
         self._engine = engine or LocalEngine(encoder)
-        self._writer = CorpusWriter(folder, None if parent is None else parent.folder / "corpus.sqlite")
+        self._writer = CorpusWriter(folder, None if parent is None else parent.folder)
         self._dense = DenseSearch()
         self._owners: dict[str, str] = {}
         self._kept: list[str] = []
@@ -136,7 +143,7 @@ class Draft:
         """Write every file but the manifest; return how many chunks were encoded."""
         self._progress.start("Writing documents", None)
         layout = self._writer.finish(self._kept)
-        with closing(Corpus(self._folder / "corpus.sqlite")) as corpus:
+        with closing(Corpus.load(self._folder)) as corpus:
             return self._write_arrays(corpus, layout)
 
     def publish(
@@ -175,9 +182,7 @@ class Draft:
 
     def _write_arrays(self, corpus: Corpus, layout: CorpusLayout) -> int:
         """Write all but documents and manifest; return how many chunks were encoded."""
-        starts, furniture = corpus.sentence_layout()
-        np.save(self._folder / "sentence_starts.npy", starts)
-        np.save(self._folder / "furniture.npy", furniture)
+        starts = open_array(self._folder / SENTENCE_STARTS)
         rows_in_parent = layout.rows_in_parent()
         added = np.flatnonzero(rows_in_parent < 0)
         self._progress.start("Writing the keyword index", None)
@@ -187,30 +192,23 @@ class Draft:
         parent = None if self._parent is None else self._parent.sequences
         write_sequences(self._folder / "sequences", origins, parent, corpus.chunks)
         self._progress.start("Writing embeddings", None)
-        dimension = self._encoder.identity.dimension
-        vectors = ChunkVectors.zeros(len(origins), dimension)
-        sentences = _new_array(self._folder / "sentences.npy", (int(starts[-1]), dimension))
-        if self._parent is not None:
-            _gather(self._parent.vectors.halves, origins, vectors.halves)
-            _gather(self._parent.sentences.quantised, sentence_origins, sentences)
+        self._copy_embeddings(origins, sentence_origins)
         to_encode = np.flatnonzero(origins < 0)
-        self._encode_chunks(corpus, to_encode, vectors.halves)
-        self._encode_sentences(corpus, to_encode, sentences)
-        self._write_lengths(sentences, sentence_origins)
-        written = SentenceVectors.load(self._folder)
-        self._write_adaptation(corpus, written)
-        self._progress.start("Writing vectors", None)
-        vectors.save(self._folder / "vectors.faiss")
-        self._write_sketches(vectors, written)
+        self._encode_chunks(corpus, to_encode, count=len(origins))
+        self._encode_sentences(corpus, to_encode)
+        self._write_lengths(sentence_origins)
+        self._write_adaptation(corpus)
+        self._write_sketches(layout)
         return len(to_encode)
 
-    def _write_adaptation(self, corpus: Corpus, sentences: SentenceVectors) -> None:
+    def _write_adaptation(self, corpus: Corpus) -> None:
         """Adapt the instant encoder, if the model has one."""
         if has_instant(self._encoder.identity):
             # Imported here: asking has no use for SciPy, which it loads.
             from index.adaptation import adapt
 
             self._progress.start("Adapting the instant encoder", None)
+            sentences = SentenceVectors.load(self._folder)
             adapt(shipped_table(), self._encoder.tokenizer, corpus, sentences).save(self._folder / ADAPTATION)
 
     def _origins(
@@ -243,15 +241,28 @@ class Draft:
             lexical = self._parent.lexical.updated(rows_in_parent[positions], positions, texts)
         lexical.save(self._folder / "lexical")
 
-    def _encode_chunks(self, corpus: Corpus, rows: NDArray[np.int64], halves: NDArray[np.float16]) -> None:
+    def _copy_embeddings(self, origins: NDArray[np.int64], sentence_origins: NDArray[np.int64]) -> None:
+        """Copy the embeddings that the parent has, and leave room for the others."""
+        count, dimension = len(origins), self._encoder.identity.dimension
+        halves, quantised = np.empty((0, dimension), np.float16), np.empty((0, dimension), np.int8)
+        if self._parent is not None:
+            halves, quantised = self._parent.vectors.halves, self._parent.sentences.quantised
+        pieces = updated(runs(origins), halves)
+        ChunkVectors.write(self._folder / VECTORS, pieces, count=count, dimension=dimension)
+        write_updated(self._folder / SENTENCES, runs(sentence_origins), quantised)
+
+    def _encode_chunks(self, corpus: Corpus, rows: NDArray[np.int64], *, count: int) -> None:
         self._progress.start("Encoding chunks", len(rows))
+        path, dimension = self._folder / VECTORS, self._encoder.identity.dimension
+        halves = ChunkVectors.writable(path, count=count, dimension=dimension)
         texts = ([chunk.embedded_text for chunk in corpus.chunks(group)] for group in _groups(rows))
         encoded = self._engine.encode(texts, on_progress=self._progress.advance)
         for group, embeddings in zip(_groups(rows), encoded, strict=True):
             halves[group] = embeddings
 
-    def _encode_sentences(self, corpus: Corpus, rows: NDArray[np.int64], sentences: NDArray[np.int8]) -> None:
+    def _encode_sentences(self, corpus: Corpus, rows: NDArray[np.int64]) -> None:
         self._progress.start("Encoding sentences", len(rows))
+        sentences = open_array(self._folder / SENTENCES, mode="r+")
         asked: deque[_Sentences] = deque()
 
         def texts() -> Iterator[Sequence[str]]:
@@ -264,37 +275,66 @@ class Draft:
             sentences[encoded.positions] = quantise(embeddings)[encoded.places]
             self._progress.advance(encoded.chunks)
 
-    def _write_sketches(self, vectors: ChunkVectors, sentences: SentenceVectors) -> None:
+    def _write_sketches(self, layout: CorpusLayout) -> None:
         """Sketch the chunks of a large corpus, if the nearest ones are then found."""
+        vectors, sentences = ChunkVectors.load(self._folder / VECTORS), SentenceVectors.load(self._folder)
         if len(vectors) <= EXACT_CHUNKS:
             return
         self._progress.start("Writing sketches", None)
-        places = np.linspace(0, len(sentences) - 1, MEASURED_QUERIES).astype(np.int64)
-        queries = sentences.embeddings(places)
-        nearest = nearest_rows(vectors.halves, queries, count=NEAREST)
+        table, origins = ChunkTable.load(self._folder), layout.rows_in_parent()
+        queries = sentences.embeddings(_measured_sentences(table))
+        nearest = self._nearest(table, origins, vectors, queries)
         ways = ways_of_searching(len(vectors))
-        sketches = Sketches.of(vectors.halves, lists=LISTS if ways[0].probes else 1)
+        in_lists = ways[0].probes > 0
+        sketches = self._in_lists(table, origins, vectors) if in_lists else Sketches.of(vectors.halves)
         for dense in ways:
             sketches.search_by(dense)
             recall = sketches.recall(queries, nearest, top_k=CANDIDATES)
             if recall >= TARGET_RECALL:
                 sketches.save(self._folder / SKETCHES)
+                np.save(self._folder / NEAREST_ROWS, nearest)
                 self._dense = replace(dense, recall=round(recall, 4))
                 return
         logger.warning("sketches find %.3f of the nearest chunks only: the search stays exact", recall)
 
-    def _write_lengths(self, sentences: NDArray[np.int8], origins: NDArray[np.int64]) -> None:
-        lengths = np.empty(len(sentences), dtype=np.float32)
-        if self._parent is not None:
-            _gather(self._parent.sentences.lengths, origins, lengths)
-        added = np.flatnonzero(origins < 0)
-        lengths[added] = lengths_of(sentences, added)
-        np.save(self._folder / "sentence_lengths.npy", lengths)
+    def _nearest(
+        self, table: ChunkTable, origins: NDArray[np.int64], vectors: ChunkVectors, queries: Embeddings
+    ) -> NDArray[np.int64]:
+        """Return the nearest chunks of the sentences that recall is measured with."""
+        parent = self._similar_parent(table, origins, sampled=MEASURED_QUERIES)
+        if parent is None or not parent.manifest.dense.oversampling:
+            return nearest_rows(vectors.halves, queries, count=NEAREST)
+        return updated_nearest(open_array(parent.folder / NEAREST_ROWS), vectors.halves, queries, origins)
+
+    def _in_lists(self, table: ChunkTable, origins: NDArray[np.int64], vectors: ChunkVectors) -> Sketches:
+        sampled = SAMPLED_OF_LIST * LISTS
+        parent = self._similar_parent(table, origins, sampled=sampled)
+        if parent is None or not parent.manifest.dense.probes:
+            return Sketches.of(vectors.halves, lists=LISTS, sample=sampled_rows(table.digests, sampled))
+        sketches = Sketches.load(parent.folder / SKETCHES, parent.manifest.dense)
+        sketches.update(vectors.halves, origins)
+        return sketches
+
+    def _similar_parent(self, table: ChunkTable, origins: NDArray[np.int64], *, sampled: int) -> Generation | None:
+        """Return the parent if few chunks come or go, and none of them is among those with the smallest digests."""
+        if self._parent is None:
+            return None
+        old = ChunkTable.load(self._parent.folder)
+        kept = int(np.count_nonzero(origins >= 0))
+        if not is_little(len(table) + len(old) - 2 * kept, len(table)):
+            return None
+        before, now = (each.digests[sampled_rows(each.digests, sampled)] for each in (old, table))
+        return self._parent if np.array_equal(before, now) else None
+
+    def _write_lengths(self, origins: NDArray[np.int64]) -> None:
+        lengths = np.empty(0, np.float32) if self._parent is None else self._parent.sentences.lengths
+        added = lengths_of(open_array(self._folder / SENTENCES), np.flatnonzero(origins < 0))
+        write_updated(self._folder / "sentence_lengths.npy", runs(origins), lengths, added)
 
     def _write_manifest(
         self, home: Home, parent: str | None, making: Mapping[str, str | int], sources: Iterable[SourceRecord]
     ) -> Manifest:
-        with closing(Corpus(self._folder / "corpus.sqlite")) as corpus:
+        with closing(Corpus.load(self._folder)) as corpus:
             documents, chunks, sentences = corpus.counts()
             counts = corpus.sources()
         created = utc_now()
@@ -367,26 +407,16 @@ def _failed_check(path: Path, error: Exception) -> GenerationError:
     )
 
 
-def _gather(old: NDArray[np.generic], origins: NDArray[np.int64], new: NDArray[np.generic]) -> None:
-    """Copy rows from an old array to the places that name them."""
-    for part in slices(len(origins)):
-        places = np.flatnonzero(origins[part] >= 0)
-        new[part.start + places] = old[origins[part][places]]
-
-
-def _new_array(path: Path, shape: tuple[int, int]) -> NDArray[np.int8]:
-    """Create an array on disk whose room is taken at once, so that a full disk is an error here and not later."""
-    if 0 in shape:
-        np.save(path, np.empty(shape, dtype=np.int8))
-        return np.empty(shape, dtype=np.int8)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.int8, shape=shape)
-    with path.open("r+b") as stream:
-        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    return array
-
-
 def _groups(rows: NDArray[np.int64]) -> Iterator[list[int]]:
     return (rows[first : first + ENCODED_AT_ONCE].tolist() for first in range(0, len(rows), ENCODED_AT_ONCE))
+
+
+def _measured_sentences(table: ChunkTable) -> NDArray[np.int64]:
+    """Return the positions of the sentences that recall is measured with: which they are depends on digests alone."""
+    rows = sampled_rows(table.digests, MEASURED_QUERIES)
+    firsts, counts = table.sentence_starts[rows], table.sentence_starts[rows + 1] - table.sentence_starts[rows]
+    positions: NDArray[np.int64] = firsts + table.digests[rows, -1] % counts
+    return positions
 
 
 def _sentence_positions(chunks: Iterable[ChunkRecord]) -> NDArray[np.int64]:

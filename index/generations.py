@@ -47,6 +47,7 @@ from index.vocabulary import LexicalQuery
 logger = logging.getLogger(__name__)
 
 ADAPTATION = "instant"
+VECTORS = "vectors.faiss"
 SKETCHES = "sketches.faiss"
 DAMAGED = "damaged"
 KEEP_GENERATIONS = 3
@@ -69,7 +70,7 @@ class Generation:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.vectors = ChunkVectors.load(folder / "vectors.faiss")
+        self.vectors = ChunkVectors.load(folder / VECTORS)
         if manifest.dense.oversampling:
             self.vectors.sketches = Sketches.load(folder / SKETCHES, manifest.dense)
         self.sentences = SentenceVectors.load(folder)
@@ -79,7 +80,7 @@ class Generation:
         # As the manifest says: in a folder that is pruned in this moment nothing can be looked for.
         is_adapted = any(name.startswith(f"{ADAPTATION}/") for name in manifest.files)
         self.adaptation = Adaptation.load(folder / ADAPTATION) if is_adapted else None
-        self.corpus = Corpus(folder / "corpus.sqlite")
+        self.corpus = Corpus.load(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Generation:
@@ -125,7 +126,7 @@ class Generation:
 
     def open_corpus(self) -> Corpus:
         """Open the corpus once more, for another thread; whoever asks for it closes it."""
-        return Corpus(self.folder / "corpus.sqlite")
+        return Corpus.load(self.folder)
 
     def check_counts(self) -> None:
         """Compare the counts of all parts.
@@ -140,7 +141,7 @@ class Generation:
         except sqlite3.DatabaseError as exc:
             raise DamagedGenerationError(f"corpus.sqlite is not readable: {exc}") from exc
         chunks = {
-            "vectors.faiss": len(self.vectors),
+            VECTORS: len(self.vectors),
             **({SKETCHES: len(self.vectors.sketches)} if self.vectors.sketches else {}),
             "lexical": len(self.lexical),
             "furniture.npy": len(self.furniture),

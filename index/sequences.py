@@ -10,17 +10,16 @@ A chunk has one part for its context, that is its title and headings, and then o
 from __future__ import annotations
 
 import math
-import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import ArrayWriter, runs
 from index.corpus import ChunkRecord
 from index.shingles import BUCKETS, bucket_counts, shingles_of
 from index.terms import STOP_WORDS, every_term
@@ -34,7 +33,6 @@ _TERMS = "terms.npy"
 _STARTS = "starts.npy"
 _QUESTIONS = "questions.npy"
 _SHINGLES = "shingles.npy"
-_UNSAVED = "terms.part"
 # Asian and Arabic question marks among them; closing marks may stand behind.
 _QUESTION_MARKS = ("?", "？", "؟", "⁇", "⁈")
 _CLOSING = " \t\n\r\"'”’»)]*_"
@@ -208,14 +206,14 @@ class SequenceWriter:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._stream: BinaryIO = (folder / _UNSAVED).open("wb")
+        self._digests = ArrayWriter(folder / _TERMS, "<u4")
         self._lengths: list[NDArray[np.int64]] = []
         self._questions: list[NDArray[np.bool_]] = []
         self._shingles: list[NDArray[np.uint16]] = []
 
     def close(self) -> None:
         """Close the file that is being written."""
-        self._stream.close()
+        self._digests.close()
 
     def add(self, chunks: Sequence[ChunkRecord]) -> None:
         """Take in new chunks."""
@@ -224,7 +222,7 @@ class SequenceWriter:
         self._lengths.append(np.array([len(part) for part in flat], dtype=np.int64))
         self._questions.append(_are_questions(chunks))
         self._shingles += [bucket_counts(shingles_of(_joined(of_chunk[1:])))[None] for of_chunk in parts]
-        self._write(_joined(flat))
+        self._digests.write(_joined(flat))
 
     def keep(self, old: TermSequences, first: int, end: int) -> None:
         """Take over the chunks of a range of rows from another generation."""
@@ -233,23 +231,15 @@ class SequenceWriter:
         self._lengths.append(np.diff(starts))
         self._questions.append(old.questions[old.first_parts[first] - first : old.first_parts[end] - end])
         self._shingles.append(old.shingle_counts[first:end])
-        self._write(old.digests[starts[0] : starts[-1]])
+        self._digests.write(old.digests[starts[0] : starts[-1]])
 
     def finish(self) -> None:
         """Write the files that `TermSequences.load` opens."""
-        self._stream.close()
+        self._digests.finish()
         lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
         np.save(self._folder / _STARTS, bounds_of(lengths))
         np.save(self._folder / _QUESTIONS, np.concatenate([np.empty(0, np.bool_), *self._questions]))
         np.save(self._folder / _SHINGLES, np.concatenate([np.empty((0, BUCKETS), np.uint16), *self._shingles]))
-        with (self._folder / _TERMS).open("wb") as saved, (self._folder / _UNSAVED).open("rb") as unsaved:
-            header = {"descr": "<u4", "fortran_order": False, "shape": (int(lengths.sum()),)}
-            np.lib.format.write_array_header_1_0(saved, header)
-            shutil.copyfileobj(unsaved, saved)
-        (self._folder / _UNSAVED).unlink()
-
-    def _write(self, digests: NDArray[np.uint32]) -> None:
-        self._stream.write(digests.astype("<u4", copy=False).tobytes())
 
 
 def write_sequences(
@@ -268,11 +258,12 @@ def write_sequences(
     """
     writer = SequenceWriter(folder)
     try:
-        for first, end in _runs(origins):
-            if parent is not None and origins[first] >= 0:
-                writer.keep(parent, int(origins[first]), int(origins[first]) + end - first)
+        for first, end, origin in runs(origins):
+            if parent is not None and origin >= 0:
+                writer.keep(parent, origin, origin + end - first)
             else:
-                writer.add(read(range(first, end)))
+                for start in range(first, end, CHUNKS_AT_ONCE):
+                    writer.add(read(range(start, min(start + CHUNKS_AT_ONCE, end))))
         writer.finish()
     finally:
         writer.close()
@@ -281,16 +272,6 @@ def write_sequences(
 def digest(term: str) -> int:
     """Return the 32-bit digest of a term (CRC-32); two terms share one in one of two thousand million pairs."""
     return zlib.crc32(term.encode()) & ~1 | (term in STOP_WORDS)
-
-
-def _runs(origins: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield ranges of rows that stood one after another in the parent, or are all new; none is very long."""
-    steps = np.diff(origins)
-    is_new = origins < 0
-    follows = np.where(is_new[1:], is_new[:-1], (steps == 1) & ~is_new[:-1])
-    starts = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(origins)]
-    for start, end in pairwise(starts):
-        yield from ((first, min(first + CHUNKS_AT_ONCE, end)) for first in range(start, end, CHUNKS_AT_ONCE))
 
 
 def _parts(chunk: ChunkRecord) -> list[str]:

@@ -9,30 +9,30 @@ Sentence embeddings only rescore candidates that are already found; one byte for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import bytes_of
 from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, QuestionError
 from index.faiss_files import read_index, write_index
+from index.halves import singles
 from index.sketches import EXACT_CHUNKS, Sketches
 
 Scores = NDArray[np.float32]  # of rows: a score or a similarity for each
 
-# Of a half-precision number that was shifted into single precision: the bits it may have, and what it lacks.
-_SINGLE_BITS = np.array([0x8FFFE000], dtype=np.uint32).view(np.int32)
-_EXPONENT_BIAS = np.float32(2.0 ** (127 - 15))
 # Up to so many chunks their embeddings are held in single precision, too, 12 MB of 384 dimensions: comparing them all
 # then costs less than FAISS takes, and reading those of candidates a fifth.
 _SINGLES_CHUNKS = 8_192
+_SIZE_BYTES = 8  # in which a saved index says how many bytes follow
 _COPY_ROWS = 65_536  # rows moved at a time, so that memory does not grow with the corpus
 
 
@@ -67,6 +67,32 @@ class ChunkVectors:
         """
         return cls(read_index(path, faiss.IndexScalarQuantizer, flags=faiss.IO_FLAG_MMAP_IFC))
 
+    @classmethod
+    def write(cls, path: Path, halves: Iterable[NDArray[np.float16]], *, count: int, dimension: int) -> None:
+        """Write an index to a file piece by piece, so that it need not fit into memory.
+
+        Args:
+            path: of the file.
+            halves: float16, the embeddings of all chunks in pieces.
+            count: of chunks.
+            dimension: of an embedding.
+
+        Raises:
+            OSError: there is no room.
+        """
+        with path.open("wb") as stream:
+            stream.write(cls._header(count, dimension))
+            for piece in halves:
+                stream.write(bytes_of(piece))
+
+    @classmethod
+    def writable(cls, path: Path, *, count: int, dimension: int) -> NDArray[np.float16]:
+        """Open the embeddings in a file memory-mapped, to write them; float16, shape (count, dimension)."""
+        if not count:
+            return np.empty((0, dimension), np.float16)
+        offset = len(cls._header(count, dimension))
+        return np.memmap(path, np.float16, mode="r+", offset=offset, shape=(count, dimension))
+
     def save(self, path: Path) -> None:
         """Write the index to a file.
 
@@ -74,6 +100,17 @@ class ChunkVectors:
             OSError: there is no room, or no permission.
         """
         write_index(self._index, path)
+
+    @staticmethod
+    def _header(count: int, dimension: int) -> bytes:
+        """Return what stands in a saved index before the embeddings, which are its end."""
+        index = faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        index.is_trained = True
+        index.ntotal = count
+        # Its last number is how many bytes of embeddings follow: none, as far as this index knows.
+        written = faiss.serialize_index(index).tobytes()
+        size = count * int(index.code_size)
+        return written[:-_SIZE_BYTES] + size.to_bytes(_SIZE_BYTES, "little")
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -140,11 +177,11 @@ class ChunkVectors:
         """Compute the cosine similarity of one query to given rows: float32, shape (len(rows),)."""
         if len(self) <= _SINGLES_CHUNKS:
             return _products(self._all_singles().take(rows, axis=0), embedding)
-        return _products(_singles(self._halves[rows]), embedding)
+        return _products(singles(self._halves[rows]), embedding)
 
     def _all_singles(self) -> Embeddings:
         if self._singles is None:
-            self._singles = _singles(self._halves)
+            self._singles = singles(self._halves)
         return self._singles
 
     def _compared(
@@ -319,16 +356,6 @@ def _halves_of(index: faiss.IndexScalarQuantizer) -> NDArray[np.float16]:
     return halves
 
 
-def _singles(halves: NDArray[np.float16]) -> Embeddings:
-    """Convert finite numbers from half to single precision: exactly, and five times as fast as NumPy does."""
-    bits = halves.view(np.int16).astype(np.int32)
-    bits <<= 13  # exponent and fraction to their place, the sign to its
-    bits &= _SINGLE_BITS
-    singles = bits.view(np.float32)
-    singles *= _EXPONENT_BIAS
-    return singles
-
-
 def quantise(embeddings: Embeddings) -> NDArray[np.int8]:
     """Scale each row to bytes so that its largest component is 127."""
     largest = np.abs(embeddings).max(axis=1, keepdims=True)
@@ -361,15 +388,15 @@ def positions_in(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[
     return positions
 
 
-def open_array(path: Path) -> Any:
-    """Open an .npy file memory-mapped.
+def open_array(path: Path, *, mode: Literal["r", "r+"] = "r") -> Any:
+    """Open an .npy file memory-mapped, to read it or also to write to it.
 
     Raises:
         DamagedGenerationError: it is missing or not an array.
     """
     try:
         # A plain array: each slice of an np.memmap costs several times as much.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        return np.asarray(np.load(path, mmap_mode=mode, allow_pickle=False))
     except (OSError, ValueError, EOFError) as exc:
         raise DamagedGenerationError(f"{path.name} is not a readable array") from exc
 

@@ -265,7 +265,7 @@ def test_a_backup_with_any_file_altered_is_refused(filled: Home, tmp_path: Path)
     with tarfile.open(path) as archive:
         places = {member.name.partition("/")[2]: member.offset_data for member in archive if member.isfile()}
     data = path.read_bytes()
-    assert len(places) == 20
+    assert len(places) == 24
     for name, place in places.items():
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         assert_refused(path, tmp_path, f"is not a whole backup: {name}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import sqlite3
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,17 +80,10 @@ def sources_in(home: Home) -> list[SourceRecord]:
         return list(generation.manifest.sources)
 
 
-def content(home: Home) -> tuple[dict[str, str], list[list[tuple[Any, ...]]]]:
-    """Return the digests of the arrays of the published generation, and every value of its tables."""
+def content(home: Home) -> dict[str, str]:
+    """Return the digests of the files of the published generation."""
     with closing(home.open_current()) as generation:
-        files = {name: file.sha256 for name, file in generation.manifest.files.items()}
-        del files["corpus.sqlite"]
-        with closing(sqlite3.connect(generation.folder / "corpus.sqlite")) as connection:
-            tables = [
-                connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
-                for table in ("documents", "chunks")
-            ]
-    return files, tables
+        return {name: file.sha256 for name, file in generation.manifest.files.items()}
 
 
 def write_files(folder: Path, texts: Mapping[str, str]) -> Source:
@@ -191,7 +183,7 @@ def test_a_chunk_whose_sentences_fall_otherwise_is_encoded_again(
 def test_words_of_a_deleted_document_are_in_no_file(home: Home, encoder: Encoder) -> None:
     secret = "# Secrets\n\nThe password is Zyzzyvas, kept by Quixotry.\n"
     sync(home, [MemorySource({**PETS, "secrets.md": secret})], encoder)
-    assert files_with(home.path, b"zyzzyva") == {"corpus.sqlite", "vocabulary.npy"}
+    assert files_with(home.path, b"zyzzyva") == {"records.npy", "vocabulary.npy"}
     sync(home, [MemorySource(PETS)], encoder, settings=BuildSettings(keep_generations=1))
     for word in (b"zyzzyva", b"quixotr", b"secret", b"password"):
         assert files_with(home.path, word) == set()
@@ -585,7 +577,7 @@ MANY_SENTENCES = " ".join(f"It is {number}." for number in range(400))
     ("text", "size", "file"),
     [
         (MANY_CHUNKS, 0, "writer.json"),
-        (MANY_CHUNKS, 10_000, "corpus.sqlite"),
+        (MANY_CHUNKS, 10_000, "chunks/records.npy"),
         (MANY_CHUNKS, 60_000, "vectors.faiss"),
         (MANY_SENTENCES, 60_000, "sentences.npy"),
     ],

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sources_in_memory import markdown_document
 
+from index.chunk_table import ChunkTable
 from index.chunks import Chunk, split
 from index.corpus import Corpus, CorpusLayout, CorpusWriter
 from index.documents import Block, BlockKind, Content, Document, Span
 from index.embeddings import Encoder
 from index.errors import DamagedGenerationError
 
+FILES = {
+    "corpus.sqlite",
+    "furniture.npy",
+    "sentence_starts.npy",
+    *(f"chunks/{name}.npy" for name in ("digests", "documents", "records", "starts")),
+}
 GUIDE = """\
 ---
 product: router
@@ -89,21 +94,19 @@ def write(
     folder: Path, added: Iterable[Written], *, parent: Path | None = None, kept: Iterable[str] = ()
 ) -> CorpusLayout:
     folder.mkdir()
-    with closing(CorpusWriter(folder, None if parent is None else parent / "corpus.sqlite")) as writer:
+    with closing(CorpusWriter(folder, parent)) as writer:
         for each in added:
             writer.add(each.document, each.chunks, source="here")
         return writer.finish(kept)
 
 
 def opened(folder: Path) -> closing[Corpus]:
-    return closing(Corpus(folder / "corpus.sqlite"))
+    return closing(Corpus.load(folder))
 
 
-def tables(folder: Path) -> list[list[tuple[Any, ...]]]:
-    """Return every value of every table, in order of its key."""
-    with closing(sqlite3.connect(folder / "corpus.sqlite")) as connection:
-        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
-        return [connection.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for (name,) in names]
+def files(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every file, by its path in the folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @given(written_documents())
@@ -154,7 +157,7 @@ def test_a_corpus_with_a_parent_equals_one_made_from_nothing(
         write(parent, before.values())
         layout = write(child, reversed(after.values()), parent=parent, kept=kept)
         write(fresh, wanted.values())
-        assert tables(child) == tables(fresh)
+        assert files(child) == files(fresh)
         with opened(parent) as old, opened(child) as new:
             rows = layout.rows_in_parent()
             are_kept = new.chunks(np.flatnonzero(rows >= 0).tolist())
@@ -178,9 +181,9 @@ def test_words_of_a_document_that_is_left_out_are_nowhere_in_the_file(tmp_path: 
     gone = drawn_document("gone", "the word zyzzyva occurs here only", [0, 33])
     write(tmp_path / "parent", [gone, drawn_document("stays", "nothing of the kind", [0, 19])])
     write(tmp_path / "child", [], parent=tmp_path / "parent", kept=["stays"])
-    assert b"zyzzyva" in (tmp_path / "parent" / "corpus.sqlite").read_bytes()
-    assert b"zyzzyva" not in (tmp_path / "child" / "corpus.sqlite").read_bytes()
-    assert [path.name for path in (tmp_path / "child").iterdir()] == ["corpus.sqlite"]
+    assert {name for name, data in files(tmp_path / "parent").items() if b"zyzzyva" in data} == {"chunks/records.npy"}
+    assert {name for name, data in files(tmp_path / "child").items() if b"zyzzyva" in data} == set()
+    assert set(files(tmp_path / "child")) == FILES
 
 
 def test_records_of_a_markdown_document(tmp_path: Path, encoder: Encoder) -> None:
@@ -284,17 +287,17 @@ def test_an_empty_corpus_can_be_read(tmp_path: Path) -> None:
     with opened(tmp_path / "corpus") as corpus:
         assert corpus.counts() == (0, 0, 0)
         assert list(corpus.documents()) == []
-        starts, furniture = corpus.sentence_layout()
-    assert (starts.tolist(), furniture.tolist()) == ([0], [])
+    table = ChunkTable.load(tmp_path / "corpus")
+    assert (table.sentence_starts.tolist(), table.furniture.tolist()) == ([0], [])
 
 
 def test_the_layout_of_sentences_says_where_each_chunk_begins(tmp_path: Path) -> None:
     write(tmp_path / "corpus", [drawn_document("a", "one two three", [0, 3, 5, 6, 7, 13])])
     with opened(tmp_path / "corpus") as corpus:
-        starts, furniture = corpus.sentence_layout()
         firsts = [chunk.first_sentence for chunk in corpus.chunks(range(3))]
-    assert starts.tolist() == [*firsts, 5] == [0, 2, 3, 5]
-    assert furniture.tolist() == [False, True, True]
+    table = ChunkTable.load(tmp_path / "corpus")
+    assert table.sentence_starts.tolist() == [*firsts, 5] == [0, 2, 3, 5]
+    assert table.furniture.tolist() == [False, True, True]
 
 
 def test_chunks_are_found_again_by_what_was_embedded(tmp_path: Path) -> None:
@@ -303,9 +306,7 @@ def test_chunks_are_found_again_by_what_was_embedded(tmp_path: Path) -> None:
         one, two, two_again = corpus.digests([0, 1, 2])
         assert two == two_again != one
         found = corpus.rows_embedded_from([one, two, b"unknown"])
-    assert found[one] == 0
-    assert found[two] in (1, 2)
-    assert len(found) == 2
+    assert found == {one: 0, two: 1}
 
 
 def test_the_same_text_with_other_sentences_is_not_the_same_embedded(tmp_path: Path) -> None:
@@ -326,4 +327,4 @@ def test_the_same_text_with_other_sentences_is_not_the_same_embedded(tmp_path: P
 
 def test_a_corpus_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DamagedGenerationError, match=r"corpus\.sqlite cannot be opened"):
-        Corpus(tmp_path / "corpus.sqlite")
+        Corpus(tmp_path / "corpus.sqlite", ChunkTable.none())

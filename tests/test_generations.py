@@ -24,6 +24,10 @@ from index.generations import Generation, Home
 from index.manifest import FORMAT_VERSION, MANIFEST, Manifest, generation_name, read_manifest
 
 FILES = [
+    "chunks/digests.npy",
+    "chunks/documents.npy",
+    "chunks/records.npy",
+    "chunks/starts.npy",
     "corpus.sqlite",
     "furniture.npy",
     "instant/rows.npy",

@@ -7,7 +7,6 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from index.corpus import _chunk_record
 from index.embeddings import Encoder
 from index.generations import Generation
 from index.milvus.address import parse_address
@@ -16,7 +15,6 @@ from index.milvus.rows import (
     FIELD_BYTES,
     PART_BYTES,
     RECORD,
-    Record,
     Scoring,
     excerpt_of,
     joined_parts,
@@ -24,6 +22,7 @@ from index.milvus.rows import (
     query_vector,
     scorings,
     term_vector,
+    unpack_record,
 )
 from index.milvus.server import Server
 
@@ -50,12 +49,11 @@ def test_all_that_scores_a_chunk_comes_back(handbook: Generation) -> None:
 
 def test_a_record_comes_back(handbook: Generation) -> None:
     for stored in handbook.corpus.rows():
-        record = Record.unpack(pack_record(stored))
-        assert _chunk_record(record.values, stored.chunk.document) == stored.chunk
-        assert record.values[2] == stored.document
-        assert record.gap == stored.gap
-        assert record.before == handbook.corpus.text_before(stored.chunk, 32)
-        assert record.after == handbook.corpus.text_after(stored.chunk, 32)
+        assert unpack_record(pack_record(stored)) == stored
+        (chunk,) = handbook.corpus.chunks([stored.located.row])
+        assert stored.located.values.text == chunk.text
+        assert stored.before == handbook.corpus.text_before(chunk, 32)
+        assert stored.after == handbook.corpus.text_after(chunk, 32)
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

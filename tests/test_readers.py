@@ -84,7 +84,14 @@ def test_no_answer_is_torn_while_generations_are_published_and_pruned(home: Home
 
 
 @pytest.mark.parametrize(
-    "step", ["manifest.check_files", "manifest.digests_of", "generations.open_array", "generations.Corpus"]
+    "step",
+    [
+        "manifest.check_files",
+        "manifest.digests_of",
+        "generations.open_array",
+        "chunk_table.open_array",
+        "corpus._read_only",
+    ],
 )
 def test_a_generation_that_is_pruned_while_it_is_opened_gives_way_to_the_next(
     home: Home, monkeypatch: pytest.MonkeyPatch, step: str

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from sources_in_memory import MemorySource
 
 import index.draft
 import index.sketches
 import index.vectors
 from index.build import sync
+from index.draft import NEAREST_ROWS
 from index.embeddings import Embeddings, Encoder
 from index.errors import DamagedGenerationError
 from index.generations import SKETCHES, Home
-from index.sketches import DenseSearch, Sketches, nearest_rows
+from index.sketches import DenseSearch, Sketches, nearest_rows, sampled_rows, updated_nearest
 from index.vectors import ChunkVectors
 
 COUNT, DIMENSION = 3_000, 64
+SAMPLE = np.arange(0, COUNT, 3)
 
 
 def clustered(count: int, seed: int) -> Embeddings:
@@ -97,9 +103,14 @@ def test_a_file_of_another_kind_is_named(vectors: ChunkVectors, tmp_path: Path) 
         Sketches.load(tmp_path / "vectors.faiss", DenseSearch(3))
 
 
+def lamps(count: int) -> str:
+    return "# Lamps\n\n" + "\n".join(
+        f"## Part {number}\n\nThe {number}. lamp is for room {number % 17}.\n" for number in range(count)
+    )
+
+
 def handbook() -> MemorySource:
-    parts = [f"## Part {number}\n\nThe {number}. lamp is for room {number % 17}.\n" for number in range(150)]
-    return MemorySource({"lamps.md": "# Lamps\n\n" + "\n".join(parts)})
+    return MemorySource({"lamps.md": lamps(150)})
 
 
 def test_a_large_corpus_gets_sketches_whose_recall_is_recorded(
@@ -150,7 +161,7 @@ def test_equally_near_rows_come_in_their_order() -> None:
 @pytest.fixture
 def listed(vectors: ChunkVectors) -> ChunkVectors:
     """The same with sketches in lists, half of which are looked through."""
-    vectors.sketches = Sketches.of(vectors.halves, lists=16)
+    vectors.sketches = Sketches.of(vectors.halves, lists=16, sample=SAMPLE)
     vectors.sketches.search_by(DenseSearch(oversampling=6, probes=8))
     return vectors
 
@@ -175,7 +186,7 @@ def test_where_the_lists_have_too_few_the_search_is_exact(listed: ChunkVectors) 
 def test_lists_are_the_same_after_loading_and_hold_every_row(listed: ChunkVectors, tmp_path: Path) -> None:
     assert listed.sketches is not None
     listed.sketches.save(tmp_path / "one")
-    again = Sketches.of(listed.halves, lists=16)
+    again = Sketches.of(listed.halves, lists=16, sample=SAMPLE)
     again.search_by(DenseSearch(oversampling=6, probes=8))
     again.save(tmp_path / "other")
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
@@ -198,6 +209,103 @@ def test_a_very_large_corpus_gets_lists(home: Home, encoder: Encoder, monkeypatc
         assert generation.manifest.dense.recall >= 0.98
         assert generation.vectors.sketches is not None
         assert len(generation.vectors.sketches) == generation.manifest.chunks
+
+
+# Updated for the next generation: the same as if they were made of it.
+
+
+@dataclass(frozen=True)
+class Next:
+    """A later generation of some embeddings, in which rows have come and gone."""
+
+    halves: NDArray[np.float16]
+    origins: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, halves: NDArray[np.float16], *, gone: Sequence[int], places: Sequence[int]) -> Next:
+        """Remove rows, and put new ones before some places among those that stay."""
+        origins = np.insert(np.delete(np.arange(len(halves)), gone), places, -1)
+        later = halves[origins]
+        later[origins < 0] = clustered(len(places), seed=7)
+        return cls(later, origins)
+
+
+CHANGES = [
+    ([], [COUNT]),
+    ([], [0, 0, 5, 1_500, 1_500, 2_999]),
+    ([1, 2, 4, 1_700, COUNT - 1], []),
+    ([COUNT - 2, COUNT - 1], [COUNT - 2]),
+    ([row for row in range(1, 2_000, 9) if row % 3], [*range(0, 2_500, 7)]),
+    ([], []),
+]
+
+
+@pytest.mark.parametrize(("gone", "places"), CHANGES)
+def test_updated_lists_are_those_of_the_next_generation(
+    listed: ChunkVectors, tmp_path: Path, gone: list[int], places: list[int]
+) -> None:
+    assert listed.sketches is not None
+    later = Next.of(listed.halves, gone=gone, places=places)
+    listed.sketches.update(later.halves, later.origins)
+    listed.sketches.save(tmp_path / "updated")
+    anew = Sketches.of(later.halves, lists=16, sample=np.flatnonzero(np.isin(later.origins, SAMPLE)))
+    anew.search_by(DenseSearch(oversampling=6, probes=8))
+    anew.save(tmp_path / "anew")
+    assert len(listed.sketches) == len(later.halves)
+    assert (tmp_path / "updated").read_bytes() == (tmp_path / "anew").read_bytes()
+
+
+@pytest.mark.parametrize(("gone", "places"), CHANGES)
+def test_updated_nearest_rows_are_those_of_the_next_generation(
+    vectors: ChunkVectors, gone: list[int], places: list[int]
+) -> None:
+    queries = clustered(40, seed=2)
+    later = Next.of(vectors.halves, gone=gone, places=places)
+    nearest = nearest_rows(vectors.halves, queries, count=10)
+    updated = updated_nearest(nearest, later.halves, queries, later.origins)
+    assert updated.tolist() == nearest_rows(later.halves, queries, count=10).tolist()
+
+
+def test_the_rows_with_the_smallest_digests_are_sampled() -> None:
+    digests = np.random.default_rng(1).integers(0, 256, (500, 32), np.uint8)
+    digests[400] = digests[7]
+    expected = sorted(range(500), key=lambda row: (digests[row, :8].tobytes(), row))
+    for count in (1, 9, 499, 500, 501):
+        assert sampled_rows(digests, count).tolist() == expected[:count]
+    assert sampled_rows(digests[:0], 9).tolist() == []
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_a_generation_that_was_updated_equals_one_made_anew(
+    home: Home, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch, lists: bool
+) -> None:
+    monkeypatch.setattr(index.draft, "EXACT_CHUNKS", 20)
+    monkeypatch.setattr(index.draft, "LISTS", 4)
+    monkeypatch.setattr(index.draft, "SAMPLED_OF_LIST", 2)
+    monkeypatch.setattr(index.draft, "MEASURED_QUERIES", 3)
+    monkeypatch.setattr(index.sketches, "_UPDATED_SHARE", 0.5)
+    if lists:
+        monkeypatch.setattr(index.sketches, "ONE_LIST_CHUNKS", 20)
+    updated = []
+    monkeypatch.setattr(Sketches, "update", _noting(Sketches.update, updated))
+    texts = {"lamps.md": lamps(150), "bells.md": "# Bells\n\nBells ring.\n", "zips.md": "# Zips\n\nZips close.\n"}
+    for left_out in ("bells.md", "zips.md", "none"):
+        sync(home, [MemorySource({name: text for name, text in texts.items() if name != left_out})], encoder)
+    fresh = Home(tmp_path / "fresh")
+    sync(fresh, [MemorySource(texts)], encoder)
+    assert len(updated) == (2 if lists else 0)
+    with closing(home.open_current()) as one, closing(fresh.open_current()) as other:
+        assert one.manifest.files == other.manifest.files
+        assert one.manifest.dense == other.manifest.dense
+        assert NEAREST_ROWS in one.manifest.files
+
+
+def _noting(function: Callable[..., None], calls: list[Any]) -> Callable[..., None]:
+    def noted(*arguments: Any) -> None:
+        calls.append(arguments)
+        function(*arguments)
+
+    return noted
 
 
 def test_recall_is_the_share_of_the_nearest_rows_among_the_candidates(vectors: ChunkVectors) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.corpus import CACHED_CHUNKS, ChunkRecord, Corpus, DocumentRecord, keep
+from index.chunk_table import ChunkTable, ChunkValues
+from index.corpus import CACHED_CHUNKS, ChunkRecord, Corpus, DocumentRecord, LocatedChunk, StoredChunk, keep
 from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, StoreError
 from index.generations import ADAPTATION
 from index.instant import Adaptation
 from index.manifest import MANIFEST, Manifest, check_files, read_manifest
 from index.milvus.collections import ROWS_AT_ONCE, Collections, write_pieces
-from index.milvus.rows import RECORD, SCORING, Record, Scoring, excerpt_of, query_vector
+from index.milvus.rows import RECORD, SCORING, Scoring, excerpt_of, query_vector, unpack_record
 from index.milvus.server import Match
 from index.store import CANDIDATES, Excerpt, union
 from index.vectors import open_array
@@ -65,7 +65,7 @@ class StoredCorpus(Corpus):
     """
 
     def __init__(self, path: Path, collections: Collections) -> None:
-        super().__init__(path)
+        super().__init__(path, ChunkTable.none())
         self._collections = collections
 
     def counts(self) -> tuple[int, int, int]:
@@ -82,25 +82,22 @@ class StoredCorpus(Corpus):
         numbers, firsts = np.array(rows, np.int64).reshape(-1, 2).T
         return numbers, firsts
 
-    def _chunk_values(self, rows: Sequence[int]) -> list[tuple[Any, ...]]:
-        return [record.values for record in self._records(rows)]
+    def _located(self, rows: Sequence[int]) -> list[LocatedChunk]:
+        return [record.located for record in self._records(rows)]
 
-    def _pieces(self, first: int, end: int) -> Iterator[str]:
-        return (record.gap + record.values[-1] for record in self._range(first, end))
-
-    def _headings(self, first: int, end: int) -> Iterator[tuple[int, list[str]]]:
-        return ((record.values[3], json.loads(record.values[6])) for record in self._range(first, end))
+    def _values(self, first: int, end: int) -> Iterator[ChunkValues]:
+        return (record.located.values for record in self._range(first, end))
 
     def _read_around(self, chunk: ChunkRecord) -> tuple[str, str]:
         (record,) = self._records([chunk.row])
         return record.before, record.after
 
-    def _range(self, first: int, end: int) -> Iterator[Record]:
+    def _range(self, first: int, end: int) -> Iterator[StoredChunk]:
         for start in range(first, end, ROWS_AT_ONCE):
             yield from self._records(range(start, min(start + ROWS_AT_ONCE, end)))
 
-    def _records(self, rows: Sequence[int]) -> list[Record]:
-        records = [Record.unpack(data) for data in self._collections.read_rows(RECORD, rows)]
+    def _records(self, rows: Sequence[int]) -> list[StoredChunk]:
+        records = [unpack_record(data) for data in self._collections.read_rows(RECORD, rows)]
         for row, record in zip(rows, records, strict=True):
             keep(self._surroundings, row, (record.before, record.after), most=CACHED_CHUNKS)
         return records

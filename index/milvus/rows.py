@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.corpus import StoredChunk
+from index.chunk_table import ChunkValues
+from index.corpus import LocatedChunk, StoredChunk
 from index.generations import Generation
 from index.lexical import LexicalIndex
 from index.sequences import TermSequences
@@ -177,49 +178,15 @@ def term_vector(scoring: Scoring, vocabulary: Vocabulary) -> dict[int, float]:
 
 def pack_record(stored: StoredChunk) -> bytes:
     """Write down what a chunk is, and the text around it."""
-    chunk = stored.chunk
-    sentences = np.array(chunk.sentences, "<i4").tobytes()
-    values = (
-        chunk.row,
-        chunk.chunk_id,
-        stored.document,
-        chunk.start,
-        chunk.end,
-        chunk.first_line,
-        json.dumps(chunk.headings, ensure_ascii=False),
-        chunk.context,
-        int(chunk.is_furniture),
-        chunk.first_sentence,
-        base64.b64encode(sentences).decode(),
-        json.dumps(chunk.row_headers, ensure_ascii=False),
-        chunk.text,
-        stored.gap,
-        stored.before,
-        stored.after,
-    )
+    located = stored.located
+    values = (located.row, located.document, located.first_sentence, stored.before, stored.after, *located.values)
     return zlib.compress(json.dumps(values, ensure_ascii=False).encode())
 
 
-@dataclass(frozen=True)
-class Record:
-    """What `pack_record` wrote.
-
-    Attributes:
-        values: of `index.corpus.CHUNK_COLUMNS`.
-        gap, before, after: see `StoredChunk`.
-    """
-
-    values: tuple[Any, ...]
-    gap: str
-    before: str
-    after: str
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Record:
-        """Read it."""
-        *values, gap, before, after = json.loads(zlib.decompress(data))
-        values[10] = base64.b64decode(values[10])
-        return cls(tuple(values), gap, before, after)
+def unpack_record(data: bytes) -> StoredChunk:
+    """Read what `pack_record` wrote."""
+    row, document, first_sentence, before, after, *values = json.loads(zlib.decompress(data))
+    return StoredChunk(LocatedChunk(row, document, first_sentence, ChunkValues(*values)), before, after)
 
 
 def as_text(data: bytes) -> str:

@@ -252,7 +252,8 @@ def _manifest(collections: Collections) -> Manifest:
 def _rows(collections: Collections, generation: Generation) -> Iterator[tuple[Row, list[Row]]]:
     """Yield the row of each chunk, and what does not fit into it."""
     for stored, scoring in zip(generation.corpus.rows(), scorings(generation), strict=True):
-        yield _row(collections, generation, stored.chunk.row, stored.document, scoring, pack_record(stored))
+        located = stored.located
+        yield _row(collections, generation, located.row, located.document, scoring, pack_record(stored))
 
 
 def _row(
