@@ -159,7 +159,7 @@ def test_annotations_are_the_links_of_the_text_in_code_points(client: OpenAI) ->
     for place in places:
         linked = content(reply)[place.start_index : place.end_index]
         assert linked.startswith("[") and linked.endswith(f"]({place.url})")
-    assert [place.title for place in places] == ["Router", "Router", "Router", "Tips", "Warranty"]
+    assert [place.title for place in places] == ["Router", "Router", "Router", "Tips", "Kettle"]
 
 
 def test_sources_are_the_citations_in_full(client: OpenAI, http: httpx.Client) -> None:
