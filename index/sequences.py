@@ -236,6 +236,7 @@ class SequenceWriter:
     def finish(self) -> None:
         """Write the files that `TermSequences.load` opens."""
         self._digests.finish()
+        self._digests.close()
         lengths = np.concatenate([np.empty(0, np.int64), *self._lengths])
         np.save(self._folder / _STARTS, bounds_of(lengths))
         np.save(self._folder / _QUESTIONS, np.concatenate([np.empty(0, np.bool_), *self._questions]))
