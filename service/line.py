@@ -37,8 +37,8 @@ ENCODERS: tuple[EncoderName, ...] = ("instant", "full")  # in the order in which
 OVERFLOW = 4  # times the bound of the line
 MAX_TOGETHER = 16
 # Bounds of a question that is answered at once, and then takes a few milliseconds at most: its characters, passages,
-# and chunks of the index; and how many of them are answered in one round of the event loop, which accepts only one new
-# connection in a round.
+# and chunks of the index; and how many of them are answered in one round of the event loop. A round accepts only one
+# new connection, so that long ones keep clients waiting.
 AT_ONCE_CHARS, AT_ONCE_TOP_K, AT_ONCE_CHUNKS, AT_ONCE_IN_A_ROUND = 300, 20, 50_000, 16
 SOON_S = 0.05  # within which most are answered; only then it is watched whether a client leaves
 RESERVED_FOR_BATCHES = 4
