@@ -107,6 +107,11 @@ async def _answer(question: Question, request: Request, services: Services) -> R
 
 
 def question_of(body: AskJson, services: Services) -> Question:
+    """Return what a body asks, with what the settings say where it says nothing.
+
+    Raises:
+        QuestionError: it is outside its bounds.
+    """
     settings = services.settings
     return Question(
         body.question,
