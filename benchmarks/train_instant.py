@@ -42,8 +42,9 @@ from index import instant
 from index.adaptation import adapt, fit, token_counts
 from index.embeddings import Embeddings, Encoder
 from index.evaluation import evaluate
-from index.instant import TokenTable, load_instant, shipped_table
+from index.instant import load_instant, shipped_table
 from index.models import ModelFiles, find_model
+from index.token_table import TokenTable
 from index.weights import default_weights
 from service.settings import read_settings
 

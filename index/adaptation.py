@@ -18,7 +18,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 
 from index.corpus import Corpus
 from index.embeddings import Embeddings, ModelTokenizer
-from index.instant import Adaptation, TokenTable, scaled
+from index.token_table import Adaptation, TokenTable, scaled
 from index.vectors import SentenceVectors
 
 MAX_TEXTS = 8_000  # more make it slower and hardly better

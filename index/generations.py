@@ -35,12 +35,12 @@ from numpy.typing import NDArray
 from index.corpus import Corpus, DocumentRecord
 from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, GenerationError, NoGenerationError, WriterBusyError
-from index.instant import Adaptation
 from index.lexical import LexicalIndex, best_rows
 from index.manifest import BUILDING_PREFIX, Manifest, check_files, read_manifest
 from index.sequences import TermSequences
 from index.sketches import Sketches
 from index.store import CANDIDATES, Excerpt, union
+from index.token_table import Adaptation
 from index.vectors import ChunkVectors, SentenceVectors, open_array
 from index.vocabulary import LexicalQuery
 

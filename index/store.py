@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from index.corpus import Corpus, DocumentRecord
 from index.embeddings import Embeddings
-from index.instant import Adaptation
 from index.manifest import Manifest
 from index.sequences import TermSequences
+from index.token_table import Adaptation
 from index.vectors import ChunkVectors, Scores, SentenceVectors
 from index.vocabulary import LexicalQuery, Vocabulary
 

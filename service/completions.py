@@ -10,16 +10,9 @@ from dataclasses import dataclass, replace
 from index.answers import Answer
 from index.citations import Citation
 from service.addresses import Link
-from service.chat import Message, Reply, Role
+from service.chat import Message, Reply
 from service.markdown import Annotation, in_markdown
-from service.open_webui import question_in
-from service.problems import invalid_field
-from service.schemas.chat import MAX_MESSAGE, MAX_MESSAGES
-from service.schemas.openai import CompletionMessageJson
 from service.serving import Served
-
-_SAID_BY = {"user": Role.USER, "assistant": Role.ASSISTANT}
-_INSTRUCTING = ("system", "developer")
 
 
 @dataclass(frozen=True)
@@ -84,25 +77,6 @@ class Completion:
         return "".join(self.parts)
 
 
-def conversation(said: Sequence[CompletionMessageJson]) -> Conversation:
-    """Return what is read of the messages of a client: the newest 64 of the user and the assistant.
-
-    Clients send all there is. What instructs or serves a language model says nothing here.
-
-    Raises:
-        Problem: the last message is not the user's, or something else than text.
-    """
-    last_place, last = _last(said)
-    earlier = [
-        (place, Message(_SAID_BY[message.role], _text(message)[:MAX_MESSAGE], is_standalone=message.standalone))
-        for place, message in enumerate(said[:last_place])
-        if message.role in _SAID_BY
-    ]
-    kept = [(place, message) for place, message in earlier if message.content][1 - MAX_MESSAGES :]
-    kept.append((last_place, Message(Role.USER, _text(last), is_standalone=last.standalone)))
-    return Conversation(tuple(message for _, message in kept), tuple(place for place, _ in kept))
-
-
 def completion_of_task(text: str, served: Served) -> Completion:
     """Return the reply to what a program asked for itself."""
     return _completion((text,), None, served)
@@ -158,22 +132,3 @@ def _passage_text(answer: Answer, citation: Citation) -> str:
         and citation.end <= passage.citation.end
     )
     return next(around, citation.quote)
-
-
-def _last(said: Sequence[CompletionMessageJson]) -> tuple[int, CompletionMessageJson]:
-    """Return the message that is to be replied to, and its place; instructions may come after it."""
-    read = [place for place, message in enumerate(said) if message.role not in _INSTRUCTING]
-    place = read[-1] if read else len(said) - 1
-    if said[place].role != "user":
-        wrong = "the last message is not the user's; replies are not continued, and no tools are called"
-        raise invalid_field(f"/messages/{place}/role", wrong)
-    for number, part in enumerate(said[place].content):
-        if part.type != "text":
-            wrong = f"a part of type {part.type} is not read, only text"
-            raise invalid_field(f"/messages/{place}/content/{number}", wrong)
-    return place, said[place]
-
-
-def _text(message: CompletionMessageJson) -> str:
-    text = "\n".join(part.text for part in message.content if part.type == "text" and part.text)
-    return question_in(text) if message.role == "user" else text

@@ -30,18 +30,16 @@ from index.embeddings import Encoder, ModelIdentity, ModelTokenizer, load_encode
 from index.errors import DamagedGenerationError, ModelError, QuestionError
 from index.generations import Generation, Home
 from index.instant import (
-    Adaptation,
     InstantEncoder,
-    TokenTable,
     has_instant,
     instant_beside,
     instant_encoder,
     load_instant,
-    scaled,
     shipped_table,
 )
 from index.labels import first_passages
 from index.models import DEFAULT_WEIGHTS_SHA256, find_model
+from index.token_table import Adaptation, TokenTable, scaled
 from index.weights import default_weights
 from service.serving import Served
 

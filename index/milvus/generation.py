@@ -18,12 +18,12 @@ from index.corpus import CACHED_CHUNKS, ChunkRecord, Corpus, DocumentRecord, Loc
 from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, StoreError
 from index.generations import ADAPTATION
-from index.instant import Adaptation
 from index.manifest import MANIFEST, Manifest, check_files, read_manifest
 from index.milvus.collections import ROWS_AT_ONCE, Collections, write_pieces
 from index.milvus.rows import RECORD, SCORING, Scoring, excerpt_of, query_vector, unpack_record
 from index.milvus.server import Match
 from index.store import CANDIDATES, Excerpt, union
+from index.token_table import Adaptation
 from index.vectors import open_array
 from index.vocabulary import LexicalQuery, Vocabulary
 

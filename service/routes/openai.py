@@ -12,9 +12,10 @@ from starlette.responses import Response
 
 from service.addresses import Link, linking
 from service.chat import Wanted, take_turn
-from service.completions import Completion, completion_of, completion_of_task, conversation
+from service.completions import Completion, completion_of, completion_of_task
 from service.departures import departure
 from service.open_webui import task_reply
+from service.openai_messages import conversation
 from service.problems import Problem, documented, invalid_field, openai_error, request_id
 from service.routes.asking import REFUSED, WAITING, log_questions
 from service.schemas.openai import (
