@@ -65,7 +65,7 @@ STAGES = {
     "near-duplicates": ("index.duplicates:groups_of_duplicates",),
     "reading chunks": ("index.corpus:Corpus.chunks",),
     "best sentences": ("index.answers:best_sentences",),
-    "citing": ("index.citations:cite",),
+    "citing": ("index.citing:cite",),
     "the rest of the answer": ("index.answers:answer_questions",),
     "JSON": ("service.schemas.answers:answer_json",),
 }

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from index.citations import Citation, cite
+from index.citations import Citation
+from index.citing import cite
 from index.documents import HALF_SURROGATE, Span
 from index.embeddings import Embeddings, ModelIdentity, QueryEncoder
 from index.errors import ModelError, QuestionError

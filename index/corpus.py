@@ -18,18 +18,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.chunk_table import ChunkTable, ChunkValues, StagedChunks, write_table
 from index.chunks import Chunk, embedded_text
+from index.citations import Citation
 from index.documents import Document, MetadataValue, Span, page_starts
 from index.errors import DamagedGenerationError
-
-if TYPE_CHECKING:
-    from index.citations import Citation
 
 CORPUS = "corpus.sqlite"
 DOCUMENTS_TABLE = """
@@ -113,7 +111,7 @@ class ChunkRecord:
         sentences: spans in code points from the start of the chunk.
         row_headers: see `index.chunks.Chunk`.
         text: the quoted text, exact.
-        citations: those of it and its parts that were made, by their spans; see `index.citations.cite`.
+        citations: those of it and its parts that were made, by their spans; see `index.citing.cite`.
     """
 
     row: int

@@ -11,15 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.citations import (
-    CITATIONS_OF_CHUNK,
     Citation,
     PresentText,
     SavedCitation,
     Standing,
     Verification,
-    cite,
     verify,
 )
+from index.citing import CITATIONS_OF_CHUNK, cite
 from index.corpus import ChunkRecord
 from index.generations import Generation
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def imported_modules(path: Path) -> set[str]:
 def test_the_library_never_imports_the_application(path: Path) -> None:
     packages = {module.partition(".")[0] for module in imported_modules(path)}
     assert not packages & {"service", "typer", "rich", "pydantic", "pydantic_settings", "starlette", "fastapi"}
+
+
+def test_no_modules_import_each_other_not_even_for_a_type() -> None:
+    paths = {path for package in ("index", "service") for path in (ROOT / package).rglob("*.py")}
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in paths}
+    graph = {name: imported_modules(path) & names.keys() for name, path in names.items()}
+    assert graph["index.store"] >= {"index.corpus", "index.vectors"}
+    TopologicalSorter(graph).prepare()  # raises, and names them, when some form a circle
 
 
 @pytest.mark.parametrize("is_calibrated", [False, True])

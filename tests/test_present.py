@@ -12,7 +12,8 @@ from putting import kept
 from sources_in_memory import MemorySource
 
 from index.build import DocumentSource, sync
-from index.citations import Citation, PresentText, SavedCitation, Standing, Verification, cite, verify
+from index.citations import Citation, PresentText, SavedCitation, Standing, Verification, verify
+from index.citing import cite
 from index.embeddings import Encoder
 from index.generations import Generation, Home
 from index.present import PresentDocuments
