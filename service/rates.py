@@ -24,6 +24,7 @@ from index.errors import StateError, WhenceError
 
 RATES = "rates.sqlite"
 BUSY_S = 5.0
+CLOCK_S = 60.0  # that clocks of processes, and what they read of them before they wait for the file, may differ
 MAX_AMOUNT = 1_000_000_000
 
 _RATE = re.compile(r"([0-9]{1,10})/(?:(s|sec|second)|(min|minute)|(h|hour)|(d|day))", re.ASCII)
@@ -37,13 +38,16 @@ CREATE TABLE IF NOT EXISTS windows (
 """
 _CREATE_INDEX = "CREATE INDEX IF NOT EXISTS windows_by_end ON windows (ends)"
 # One statement, so that no hit is missed when several processes count; the first one after a window opens the next.
-_HIT = """
+# A window that ends too late to have begun was opened before the clock was set back, and is over as well: else a key
+# would be held back for as long as the clock was wrong.
+_IS_OVER = "ends <= :now OR ends > :latest"
+_HIT = f"""
 INSERT INTO windows (name, hits, ends) VALUES (:name, :amount, :now + :seconds)
 ON CONFLICT (name) DO UPDATE SET
-    hits = CASE WHEN ends <= :now THEN :amount ELSE hits + :amount END,
-    ends = CASE WHEN ends <= :now THEN excluded.ends ELSE ends END
+    hits = CASE WHEN {_IS_OVER} THEN :amount ELSE hits + :amount END,
+    ends = CASE WHEN {_IS_OVER} THEN excluded.ends ELSE ends END
 RETURNING hits
-"""
+"""  # noqa: S608 (constants)
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,9 @@ class Windows(Storage):
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         """Count hits; return how many there are in the window, which is `expiry` seconds long."""
         now = time.time()
+        given = {"name": key, "amount": amount, "now": now, "seconds": expiry, "latest": now + expiry + CLOCK_S}
         with self._open() as connection:
-            row = connection.execute(_HIT, {"name": key, "amount": amount, "now": now, "seconds": expiry}).fetchone()
+            row = connection.execute(_HIT, given).fetchone()
             hits = int(row[0])
             if hits == amount:
                 connection.execute("DELETE FROM windows WHERE ends <= ?", (now,))

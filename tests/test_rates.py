@@ -13,7 +13,7 @@ import pytest
 from waiting import until
 
 from index.errors import StateError, WhenceError
-from service.rates import RATES, Allowance, Rates, Windows, parse_rate
+from service.rates import CLOCK_S, RATES, Allowance, Rates, Windows, parse_rate
 
 
 @pytest.fixture
@@ -70,6 +70,21 @@ def test_names_are_counted_apart(rates: Rates) -> None:
     assert not rates.hit("1/h", "key", "a").is_exceeded
     assert not rates.hit("1/h", "key", "b").is_exceeded
     assert rates.hit("1/h", "key", "a").is_exceeded
+
+
+@pytest.mark.parametrize(
+    ("back_s", "is_exceeded"), [(0, True), (CLOCK_S / 2, True), (CLOCK_S + 1, False), (1e9, False)]
+)
+def test_a_clock_that_is_set_back_holds_no_key_back(
+    rates: Rates, monkeypatch: pytest.MonkeyPatch, back_s: float, is_exceeded: bool
+) -> None:
+    moment = time.time()
+    monkeypatch.setattr("service.rates.time.time", lambda: moment)
+    assert not rates.hit("1/min", "key").is_exceeded
+    moment -= back_s
+    found = rates.hit("1/min", "key")
+    assert found.is_exceeded == is_exceeded
+    assert found.reset_s <= 60 + CLOCK_S
 
 
 def test_after_the_window_the_count_starts_anew(rates: Rates) -> None:
