@@ -279,25 +279,27 @@ class Home:
         Returns:
             The names of those removed.
         """
-        published = self.published_name()
         self._set_aside_others(read_manifest)
-        names = [manifest.name for manifest in self.manifests()]
         removed: list[str] = []
-        for name in names[max(1, keep) :]:
-            if name == published:
-                continue
+        for name in self.surplus(keep):
             # Renamed first: a generation that is partly removed must not look whole to anyone.
             doomed = self.generations_path / f"{BUILDING_PREFIX}pruned-{name}"
             try:
                 (self.generations_path / name).rename(doomed)
             except OSError as exc:
-                # What was published before this stays published; the next sync tries again.
+                # What was published before this stays published; whoever prunes next tries again.
                 logger.warning("generation %s could not be removed: %s", name, exc)
                 continue
             shutil.rmtree(doomed, ignore_errors=True)
             removed.append(name)
         self._prune_damaged()
         return removed
+
+    def surplus(self, keep: int = KEEP_GENERATIONS) -> list[str]:
+        """Return the generations beyond the newest `keep` but for the published one: none, once they are pruned."""
+        published = self.published_name()
+        names = [manifest.name for manifest in self.manifests()]
+        return [name for name in names[max(1, keep) :] if name != published]
 
     def _prune_damaged(self) -> None:
         """Remove what was set aside before the oldest generation was written: deleted means gone, there too."""

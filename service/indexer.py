@@ -174,6 +174,7 @@ class _Indexing:
         self._encoders: dict[str, Encoder] = {}
         self._claimed: list[Task] = []
         self._is_forgotten = True
+        self._prune_at = 0.0
         self._woken = threading.Event()
 
     def run(self) -> None:
@@ -185,7 +186,7 @@ class _Indexing:
                 self._work()
                 idle_since = time.monotonic()
             else:
-                self._is_forgotten = self._is_forgotten or self._state.truncate_log()
+                self._is_forgotten = self._is_forgotten or self._forgets()
                 self._woken.wait(POLL_S)
                 self._woken.clear()
 
@@ -275,7 +276,24 @@ class _Indexing:
     def _forget(self) -> None:
         """Remove what nothing needs any more: a document whose deletion has succeeded is gone from here, too."""
         self._tasks.sweep(self._uploads)
-        self._is_forgotten = self._state.truncate_log()
+        self._is_forgotten = self._forgets()
+
+    def _forgets(self) -> bool:
+        """Return whether the log of the state holds nothing any more, and no generation too many is left."""
+        is_truncated = self._state.truncate_log()
+        return self._is_pruned() and is_truncated
+
+    def _is_pruned(self) -> bool:
+        """Return whether no generation too many is left; one that a failing disk kept is tried now and then."""
+        keep = self._settings.keep_generations
+        if not self._home.surplus(keep):
+            return True
+        if time.monotonic() < self._prune_at:
+            return False
+        self._prune_at = time.monotonic() + RETRY_S[1]
+        with suppress(WhenceError), self._home.writer(wait_s=0):
+            self._home.prune(keep)
+        return not self._home.surplus(keep)
 
     def _encoder(self, model: str) -> Encoder:
         if model not in self._encoders:

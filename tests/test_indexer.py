@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -24,7 +25,8 @@ from index.manifest import SourceRecord
 from index.sources import Source
 from index.state import State
 from index.uploads import Uploads
-from service.indexer import Indexer
+from service import indexer as indexer_module
+from service.indexer import Indexer, _Indexing
 from service.settings import Settings
 from service.tasks import Task, TaskQueue, TaskStatus
 
@@ -288,3 +290,31 @@ def test_a_full_disk_is_tried_again_and_nothing_is_lost(service: Service) -> Non
         assert published == service.now(first).generation
         assert service.status(task) == ["succeeded"]
     assert set(service.texts()) == {"a.md", "large.md"}
+
+
+def test_a_generation_that_a_failing_disk_kept_goes_when_the_disk_is_well_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer_module, "RETRY_S", (0.0, 0.0))
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if "pruned" in Path(target).name:
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, target)
+
+    service = Service(settings.model_copy(update={"keep_generations": 1}))
+    with closing(service.state):
+        indexing = _Indexing(service.settings, service.state)
+        service.put("a.md", "# A\n\nThe switch.")
+        indexing._work()
+        monkeypatch.setattr(Path, "rename", fail)
+        task = service.tasks.enqueue_delete("a.md")
+        indexing._work()
+        assert service.now(task).status is TaskStatus.SUCCEEDED
+        assert not indexing._forgets()
+        published, _ = (manifest.name for manifest in service.home.manifests())
+        monkeypatch.setattr(Path, "rename", rename)
+        assert indexing._forgets()
+    assert [path.name for path in service.home.generations_path.iterdir()] == [published]
+    assert service.home.published_name() == published
