@@ -272,14 +272,21 @@ def _optimised(folder: Path, name: str, architecture: Architecture, precision: P
     """Have ONNX Runtime optimise a graph, which is half of what loading it would take, each time.
 
     So far the outcome depends on the version of ONNX Runtime, not on the processor.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(folder / GRAPH)
-    onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+    try:
+        onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
+    except InvalidProtobuf as exc:  # all that it says of a disk which is full or broken
+        raise OSError("ONNX Runtime could not write the optimised graph") from exc
     return ExportedModel(folder, architecture, precision)
 
 

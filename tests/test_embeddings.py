@@ -27,7 +27,7 @@ from index.embeddings import (
 from index.errors import ModelError
 from index.generations import Home
 from index.models import DEFAULT_MODEL, find_model
-from index.onnx_export import OnnxSession, Precision, exported_model
+from index.onnx_export import EXACT, GRAPH, OnnxSession, Precision, _optimised, exported_model
 
 QUESTION = "How much memory did Pingora save?"
 TEXTS = [
@@ -317,6 +317,15 @@ def test_a_cache_folder_that_cannot_be_written_is_an_error(tiny_model: Path, tmp
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ModelError, match=r"cannot be written to .*WHENCE_CACHE.*--backend torch"):
         load_encoder(str(tiny_model), cache_folder=tmp_path / "file")
+
+
+def test_a_disk_that_is_full_when_the_runtime_writes_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    exported = exported_model(find_model(str(tiny_model)), tmp_path, Precision.FLOAT32)
+    assert exported is not None
+    exported.graph_path.rename(tmp_path / EXACT)
+    (tmp_path / GRAPH).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="could not write the optimised graph"):
+        _optimised(tmp_path, EXACT, exported.architecture, Precision.FLOAT32)
 
 
 def test_a_tokenizer_that_pads_and_cuts_is_used_without_either(tiny_encoder: Encoder) -> None:
