@@ -159,9 +159,10 @@ class StagedChunks:
         )
 
     def close(self) -> None:
-        """Close and remove the file."""
+        """Close and remove the file, unless that is done; once it is, nothing on the disk is touched any more."""
         self._records.close()
-        self._path.unlink(missing_ok=True)
+        if self._path.exists():
+            self._path.unlink()
 
 
 def write_table(

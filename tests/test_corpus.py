@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -272,6 +273,19 @@ def test_documents_are_listed_by_source(tmp_path: Path) -> None:
         assert corpus.sources() == {"one": 2, "two": 1}
         assert [record.doc_id for record in corpus.documents(source="one")] == ["b", "c"]
         assert corpus.document("d") is None
+
+
+def test_closing_what_is_finished_touches_nothing_so_that_no_failing_disk_disturbs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(CorpusWriter(tmp_path, None)) as writer:
+        writer.finish()
+        assert set(files(tmp_path)) == FILES
+
+        def fail(path: Path, *, missing_ok: bool = False) -> None:
+            raise OSError(errno.EIO, f"{path} cannot be removed")
+
+        monkeypatch.setattr(Path, "unlink", fail)
 
 
 def test_chunks_come_in_the_order_asked_for_and_more_than_once(tmp_path: Path) -> None:
