@@ -288,7 +288,8 @@ def test_what_is_not_as_it_was_written_is_not_published(
 
 
 def altered(stored: StoredChunk) -> StoredChunk:
-    return replace(stored, chunk=replace(stored.chunk, text="something else"))
+    values = stored.located.values._replace(text="something else")
+    return replace(stored, located=replace(stored.located, values=values))
 
 
 class _Killing(NoProgress):
