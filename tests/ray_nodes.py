@@ -73,7 +73,8 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Obey until there is nothing more to read."""
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "temp_dir": sys.argv[1]})
+    os.environ["RAY_TMPDIR"] = sys.argv[1]  # under which it makes all its folders, also where none has ever run
+    cluster = Cluster(initialize_head=True, head_node_args=NODE)
     cluster.add_node(**NODE)
     say(cluster.address)
     for line in sys.stdin:
