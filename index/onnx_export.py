@@ -277,16 +277,18 @@ def _optimised(folder: Path, name: str, architecture: Architecture, precision: P
         OSError: the folder cannot be written.
     """
     import onnxruntime
-    from onnxruntime.capi.onnxruntime_pybind11_state import InvalidProtobuf  # type: ignore[import-untyped]
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(folder / GRAPH)
     try:
-        onnxruntime.InferenceSession(str(folder / name), options, providers=["CPUExecutionProvider"])
-    except InvalidProtobuf as exc:  # all that it says of a disk which is full or broken
-        raise OSError("ONNX Runtime could not write the optimised graph") from exc
+        # Without a second try, of which it would tell on standard output.
+        onnxruntime.InferenceSession(
+            str(folder / name), options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
+    except Exception as exc:  # which of its dozen kinds depends on the number of the system's error
+        raise OSError(f"ONNX Runtime could not optimise the graph and write it ({exc})") from exc
     return ExportedModel(folder, architecture, precision)
 
 

@@ -324,7 +324,7 @@ def test_a_disk_that_is_full_when_the_runtime_writes_is_an_error(tiny_model: Pat
     assert exported is not None
     exported.graph_path.rename(tmp_path / EXACT)
     (tmp_path / GRAPH).symlink_to("/dev/full")
-    with pytest.raises(OSError, match="could not write the optimised graph"):
+    with pytest.raises(OSError, match="could not optimise the graph and write it"):
         _optimised(tmp_path, EXACT, exported.architecture, Precision.FLOAT32)
 
 
