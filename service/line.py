@@ -3,9 +3,9 @@
 One thread answers. While it is busy questions gather, and it then takes what is there together; nothing waits on
 purpose. Questions asked alone go before those of a batch, of which some are taken each time all the same.
 
-A question for the instant encoder takes little longer than handing it over to that thread and back. One that comes
-while nothing waits is answered where it came in, in the thread of the event loop; not if it may take longer than
-most, and only so many in a row, so that the loop comes to its other work.
+Handing a question over to that thread and back takes most of a millisecond. One that comes while nothing waits is
+answered where it came in, in the thread of the event loop: not if it may take longer than most, and only so many
+in a row, so that the loop comes to its other work.
 
 Where the line is full a question is turned away, or it is answered by the instant encoder, if that is wanted. Some
 times as many may wait for that, because it takes a fraction of the time.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -36,10 +37,13 @@ logger = logging.getLogger(__name__)
 ENCODERS: tuple[EncoderName, ...] = ("instant", "full")  # in the order in which they answer: the quicker one first
 OVERFLOW = 4  # times the bound of the line
 MAX_TOGETHER = 16
-# Bounds of a question that is answered at once, and then takes a few milliseconds at most: its characters, passages,
-# and chunks of the index; and how many of them are answered in one round of the event loop. A round accepts only one
-# new connection, so that long ones keep clients waiting.
-AT_ONCE_CHARS, AT_ONCE_TOP_K, AT_ONCE_CHUNKS, AT_ONCE_IN_A_ROUND = 300, 20, 50_000, 16
+# Bounds of a question that is answered at once: its characters and passages, and what the last one for its encoder
+# took, by which a large model or index is known.
+AT_ONCE_CHARS, AT_ONCE_TOP_K, AT_ONCE_S = 300, 20, 0.01
+# How many instant ones, or a fourth as many full ones, are answered in one round of the event loop, which accepts
+# only one new connection, so that long rounds keep clients waiting.
+AT_ONCE_IN_A_ROUND = 16
+ROUND_SHARES: dict[EncoderName, int] = {"instant": 1, "full": 4}
 SOON_S = 0.05  # within which most are answered; only then it is watched whether a client leaves
 RESERVED_FOR_BATCHES = 4
 
@@ -62,8 +66,8 @@ class Line:
         deadline_s: after which a question is given up.
         encoder: of questions that name none.
         overload: what becomes of a question when the line is full.
-        at_once: whether questions for the instant encoder may be answered in the thread of the event loop: neither a
-            store beyond this machine nor a reranker must be waited for there.
+        at_once: whether questions may be answered in the thread of the event loop: neither a reranker nor a store
+            beyond this machine must be waited for there.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class Line:
         self._encoder = encoder
         self._overload = overload
         self._at_once_allowed = at_once
+        # What the last question took, in seconds. How long the full encoder takes is only known then.
+        self._took_s: dict[EncoderName, float] = {"instant": 0.0, "full": math.inf}
         self._in_this_round = 0
         self._singles: deque[_Waiting] = deque()
         self._batches: deque[_Waiting] = deque()
@@ -161,30 +167,32 @@ class Line:
         if not self._may_answer_at_once(question) or not self._answering.acquire(blocking=False):
             return None
         started = time.monotonic()
+        encoder = question.encoder or self._encoder
         try:
             with self._serving.lease() as served:
-                (answer,) = served.answer([question], "instant")
+                (answer,) = served.answer([question], encoder)
         finally:
             self._answering.release()
+        self._took_s[encoder] = time.monotonic() - started
         self._metrics.stage("waiting", 0.0)
-        self._metrics.stage("answering", time.monotonic() - started)
+        self._metrics.stage("answering", self._took_s[encoder])
         self._metrics.batch(1)
         return answer
 
     def _may_answer_at_once(self, question: Question) -> bool:
+        encoder = question.encoder or self._encoder
         is_quick = (
             self._at_once_allowed
-            and (question.encoder or self._encoder) == "instant"
+            and self._took_s[encoder] <= AT_ONCE_S
             and not question.filters  # which look at every document
             and len(question.text) <= AT_ONCE_CHARS
             and question.top_k <= AT_ONCE_TOP_K
-            and self._serving.manifest.chunks <= AT_ONCE_CHUNKS
         )
         if not is_quick or self._is_busy or len(self):
             return False
         if not self._in_this_round:
             asyncio.get_running_loop().call_soon(self._begin_round)
-        self._in_this_round += 1
+        self._in_this_round += ROUND_SHARES[encoder]
         return self._in_this_round <= AT_ONCE_IN_A_ROUND
 
     def _begin_round(self) -> None:
@@ -258,7 +266,11 @@ class Line:
             self._metrics.stage("waiting", started - each.since)
         for encoder in ENCODERS:
             of_encoder = [each for each in batch if each.encoder == encoder]
-            outcomes = self._outcomes(of_encoder, encoder) if of_encoder else ()
+            if not of_encoder:
+                continue
+            begun = time.monotonic()
+            outcomes = self._outcomes(of_encoder, encoder)
+            self._took_s[encoder] = (time.monotonic() - begun) / len(of_encoder)
             if not all(each.future.done() for each in of_encoder):
                 of_encoder[0].future.get_loop().call_soon_threadsafe(_deliver, of_encoder, outcomes)
         self._metrics.batch(len(batch))

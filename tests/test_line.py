@@ -277,8 +277,7 @@ def test_only_so_many_are_answered_in_one_round_of_the_event_loop(
         await asyncio.sleep(0)
         at_once = sum(each.done() for each in asking)
         await asyncio.gather(*asking)
-        while line._is_busy:  # the thread has delivered its answers, and looks whether there is more
-            await asyncio.sleep(0.001)
+        await idle(line)
         return at_once
 
     async def ask_twice(line: Line) -> list[int]:
@@ -286,6 +285,41 @@ def test_only_so_many_are_answered_in_one_round_of_the_event_loop(
 
     with line_of(handbook, gate, at_once=True) as line:
         assert asyncio.run(ask_twice(line)) == [3, 3]
+
+
+@pytest.mark.parametrize(("limit_s", "is_at_once"), [(60.0, True), (0.0, False)])
+def test_the_full_encoder_answers_at_once_when_it_was_quick_enough_before(
+    handbook: Generation,
+    encoder: Encoder,
+    gate: Gate,
+    monkeypatch: pytest.MonkeyPatch,
+    limit_s: float,
+    is_at_once: bool,
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_S", limit_s)
+
+    async def ask(line: Line, question: Question) -> tuple[bool, list[Answer]]:
+        asking = asyncio.ensure_future(line.ask([question], gone=never))
+        await asyncio.sleep(0)
+        was_at_once = asking.done()
+        answers = await asking
+        await idle(line)
+        return was_at_once, answers
+
+    async def ask_twice(line: Line) -> list[tuple[bool, list[Answer]]]:
+        return [await ask(line, RED), await ask(line, DESCALE)]
+
+    gate.opened.set()
+    with line_of(handbook, gate, at_once=True) as line:
+        (first, _), (second, answers) = asyncio.run(ask_twice(line))
+    assert (first, second) == (False, is_at_once)
+    assert answers == answer_questions(handbook, encoder, [DESCALE])
+
+
+async def idle(line: Line) -> None:
+    """Wait until the thread has delivered its answers, and has looked whether there is more."""
+    while line._is_busy:
+        await asyncio.sleep(0.001)
 
 
 def test_closing_answers_what_waits(handbook: Generation, gate: Gate) -> None:
