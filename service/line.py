@@ -40,10 +40,9 @@ MAX_TOGETHER = 16
 # Bounds of a question that is answered at once: its characters and passages, and what the last one for its encoder
 # took, by which a large model or index is known.
 AT_ONCE_CHARS, AT_ONCE_TOP_K, AT_ONCE_S = 300, 20, 0.01
-# How many instant ones, or a fourth as many full ones, are answered in one round of the event loop, which accepts
-# only one new connection, so that long rounds keep clients waiting.
-AT_ONCE_IN_A_ROUND = 16
-ROUND_SHARES: dict[EncoderName, int] = {"instant": 1, "full": 4}
+# How many of them are answered in one round of the event loop, which accepts only one new connection, so that long
+# rounds keep clients waiting. One counts as one more for each so many seconds that the last one took.
+AT_ONCE_IN_A_ROUND, AT_ONCE_SHARE_S = 16, 0.0025
 SOON_S = 0.05  # within which most are answered; only then it is watched whether a client leaves
 RESERVED_FOR_BATCHES = 4
 
@@ -173,17 +172,17 @@ class Line:
                 (answer,) = served.answer([question], encoder)
         finally:
             self._answering.release()
-        self._took_s[encoder] = time.monotonic() - started
+        took_s = self._took_s[encoder] = time.monotonic() - started
         self._metrics.stage("waiting", 0.0)
-        self._metrics.stage("answering", self._took_s[encoder])
+        self._metrics.stage("answering", took_s)
         self._metrics.batch(1)
         return answer
 
     def _may_answer_at_once(self, question: Question) -> bool:
-        encoder = question.encoder or self._encoder
+        took_s = self._took_s[question.encoder or self._encoder]
         is_quick = (
             self._at_once_allowed
-            and self._took_s[encoder] <= AT_ONCE_S
+            and took_s <= AT_ONCE_S
             and not question.filters  # which look at every document
             and len(question.text) <= AT_ONCE_CHARS
             and question.top_k <= AT_ONCE_TOP_K
@@ -192,7 +191,7 @@ class Line:
             return False
         if not self._in_this_round:
             asyncio.get_running_loop().call_soon(self._begin_round)
-        self._in_this_round += ROUND_SHARES[encoder]
+        self._in_this_round += 1 + int(took_s / AT_ONCE_SHARE_S)
         return self._in_this_round <= AT_ONCE_IN_A_ROUND
 
     def _begin_round(self) -> None:

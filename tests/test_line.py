@@ -270,6 +270,8 @@ def test_only_so_many_are_answered_in_one_round_of_the_event_loop(
     handbook: Generation, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "AT_ONCE_IN_A_ROUND", 3)
+    monkeypatch.setattr(module, "AT_ONCE_S", 60.0)
+    monkeypatch.setattr(module, "AT_ONCE_SHARE_S", 60.0)
     question = replace(RED, encoder="instant")
 
     async def ask(line: Line, count: int) -> int:
