@@ -150,11 +150,16 @@ class OnnxSession:
         Returns:
             float32, shape (dimension,), of unit length.
         """
-        inputs = np.array([token_ids], dtype=np.int64)
-        (hidden,) = self._session.run(None, {"input_ids": inputs})
-        pooled = hidden[0, 0] if self._architecture.pooling is Pooling.CLS else hidden[0].mean(axis=0)
+        hidden = self.hidden_states(token_ids)
+        pooled = hidden[0] if self._architecture.pooling is Pooling.CLS else hidden.mean(axis=0)
         unit: NDArray[np.float32] = pooled / max(float(np.linalg.norm(pooled)), 1e-12)
         return unit
+
+    def hidden_states(self, token_ids: list[int]) -> NDArray[np.float32]:
+        """Run the model on one text, and return what its last layer says of each token: shape (tokens, dimension)."""
+        (hidden,) = self._session.run(None, {"input_ids": np.array([token_ids], dtype=np.int64)})
+        states: NDArray[np.float32] = hidden[0]
+        return states
 
 
 def exported_model(model: ModelFiles, cache_folder: Path, precision: Precision) -> ExportedModel | None:

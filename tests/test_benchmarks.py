@@ -19,6 +19,7 @@ import corpora
 import fit_scores
 import indexing
 import large
+import late
 import numpy as np
 import peers
 import plot
@@ -30,10 +31,14 @@ import stages
 import wrk
 from beir import write_dataset
 from figures import print_figures, share, table
+from sources_in_memory import MemorySource
 
 from index.answers import Question, answer_questions
+from index.build import sync
 from index.embeddings import Encoder
 from index.generations import Home
+from index.models import DEFAULT_MODEL, find_model
+from index.onnx_export import OnnxSession, Precision, exported_model
 from index.weights import ScoreWeights, default_weights
 
 ANSWERS = {"q1": ["NO power!", "a fuse"], "q2": ["ten seconds"], "q3": ["lemon juice"], "unjudged": ["me"]}
@@ -163,6 +168,27 @@ def test_a_quote_is_held_by_its_words_whatever_case_punctuation_and_articles(
     text: str, quote: str, is_held: bool
 ) -> None:
     assert quality.holds(text, [quality.normalised(quote)]) is is_held
+
+
+def test_sentences_pooled_from_their_chunk_are_compared_with_those_read_alone(run: Run, folder: Path) -> None:
+    printed = run(late.main, folder)
+    (rows,) = (table for heading, table in sections(printed).items() if heading.startswith("Sentences"))
+    assert rows[0] == ["data set", "chunks, processor s", "sentences", "one pass for both"]
+    assert rows[1][0] == "appliances"
+    assert "| appliances | ndcg@10 | 1.000 (1.000–1.000) |" in printed
+
+
+def test_a_sentence_alone_in_its_chunk_is_pooled_to_the_embedding_of_the_chunk(
+    home: Home, encoder: Encoder, cache_folder: Path
+) -> None:
+    sync(home, [MemorySource({"light.txt": "The red light means that there is no power."})], encoder)
+    exported = exported_model(find_model(DEFAULT_MODEL), cache_folder / "models", Precision.INT8)
+    assert exported is not None
+    with closing(home.open_current()) as generation:
+        (chunk,) = late.all_chunks(generation)
+        (pooled,) = late.pooled(chunk, OnnxSession(exported))
+        (own,) = encoder.encode_documents(chunk.embedded_sentences)
+    assert float(pooled @ own) > 0.9  # the marks at both ends belong to no sentence
 
 
 def test_weights_are_fitted_and_measured_with_each_set_left_out(run: Run, folder: Path, tmp_path: Path) -> None:
