@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import ArrayWriter, runs, write_updated
-from index.vectors import bounds_of, open_array
+from index.vectors import SENTENCE_STARTS, bounds_of, open_array
 
 FOLDER = "chunks"
-SENTENCE_STARTS = "sentence_starts.npy"
 FURNITURE = "furniture.npy"
 DIGEST_BYTES = 32
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import runs, updated, write_updated
-from index.chunk_table import SENTENCE_STARTS, ChunkTable
+from index.chunk_table import ChunkTable
 from index.chunks import Chunk, split
 from index.corpus import ChunkRecord, Corpus, CorpusLayout, CorpusWriter
 from index.documents import Document
@@ -43,14 +43,22 @@ from index.sketches import (
     ways_of_searching,
 )
 from index.store import CANDIDATES
-from index.vectors import ChunkVectors, SentenceVectors, lengths_of, open_array, quantise
+from index.vectors import (
+    SENTENCE_LENGTHS,
+    SENTENCE_STARTS,
+    SENTENCES,
+    ChunkVectors,
+    SentenceVectors,
+    lengths_of,
+    open_array,
+    quantise,
+)
 
 logger = logging.getLogger(__name__)
 
 ENCODED_AT_ONCE = 2_048
 PROBES = 5
 PROBE_SIMILARITY = 0.999
-SENTENCES = "sentences.npy"
 NEAREST_ROWS = "nearest.npy"
 
 
@@ -329,7 +337,7 @@ class Draft:
     def _write_lengths(self, origins: NDArray[np.int64]) -> None:
         lengths = np.empty(0, np.float32) if self._parent is None else self._parent.sentences.lengths
         added = lengths_of(open_array(self._folder / SENTENCES), np.flatnonzero(origins < 0))
-        write_updated(self._folder / "sentence_lengths.npy", runs(origins), lengths, added)
+        write_updated(self._folder / SENTENCE_LENGTHS, runs(origins), lengths, added)
 
     def _write_manifest(
         self, home: Home, parent: str | None, making: Mapping[str, str | int], sources: Iterable[SourceRecord]

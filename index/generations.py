@@ -32,6 +32,7 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
+from index.chunk_table import FURNITURE
 from index.corpus import Corpus, DocumentRecord
 from index.embeddings import Embeddings
 from index.errors import DamagedGenerationError, GenerationError, NoGenerationError, WriterBusyError
@@ -76,7 +77,7 @@ class Generation:
         self.sentences = SentenceVectors.load(folder)
         self.lexical = LexicalIndex.load(folder / "lexical")
         self.sequences = TermSequences.load(folder / "sequences", self.sentences.starts)
-        self.furniture: NDArray[np.bool_] = open_array(folder / "furniture.npy")
+        self.furniture: NDArray[np.bool_] = open_array(folder / FURNITURE)
         # As the manifest says: in a folder that is pruned in this moment nothing can be looked for.
         is_adapted = any(name.startswith(f"{ADAPTATION}/") for name in manifest.files)
         self.adaptation = Adaptation.load(folder / ADAPTATION) if is_adapted else None
@@ -144,7 +145,7 @@ class Generation:
             VECTORS: len(self.vectors),
             **({SKETCHES: len(self.vectors.sketches)} if self.vectors.sketches else {}),
             "lexical": len(self.lexical),
-            "furniture.npy": len(self.furniture),
+            FURNITURE: len(self.furniture),
             "sequences/shingles.npy": len(self.sequences.shingle_counts),
         }
         if counts != expected:

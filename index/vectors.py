@@ -27,6 +27,8 @@ from index.faiss_files import read_index, write_index
 from index.halves import singles
 from index.sketches import EXACT_CHUNKS, Sketches
 
+SENTENCES, SENTENCE_LENGTHS, SENTENCE_STARTS = "sentences.npy", "sentence_lengths.npy", "sentence_starts.npy"
+
 Scores = NDArray[np.float32]  # of rows: a score or a similarity for each
 
 # Up to so many chunks their embeddings are held in single precision, too, 12 MB of 384 dimensions: comparing them all
@@ -273,8 +275,7 @@ class SentenceVectors:
         Raises:
             DamagedGenerationError: a file is not an array.
         """
-        names = ("sentences.npy", "sentence_lengths.npy", "sentence_starts.npy")
-        return cls(*(open_array(folder / name) for name in names))
+        return cls(*(open_array(folder / name) for name in (SENTENCES, SENTENCE_LENGTHS, SENTENCE_STARTS)))
 
     def __len__(self) -> int:
         return len(self._quantised)
