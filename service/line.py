@@ -166,7 +166,7 @@ class Line:
         if not self._may_answer_at_once(question) or not self._answering.acquire(blocking=False):
             return None
         started = time.monotonic()
-        encoder = question.encoder or self._encoder
+        encoder = self._encoder_of(question)
         try:
             with self._serving.lease() as served:
                 (answer,) = served.answer([question], encoder)
@@ -179,7 +179,7 @@ class Line:
         return answer
 
     def _may_answer_at_once(self, question: Question) -> bool:
-        took_s = self._took_s[question.encoder or self._encoder]
+        took_s = self._took_s[self._encoder_of(question)]
         is_quick = (
             self._at_once_allowed
             and took_s <= AT_ONCE_S
@@ -194,13 +194,16 @@ class Line:
         self._in_this_round += 1 + int(took_s / AT_ONCE_SHARE_S)
         return self._in_this_round <= AT_ONCE_IN_A_ROUND
 
+    def _encoder_of(self, question: Question) -> EncoderName:
+        return question.encoder or self._encoder
+
     def _begin_round(self) -> None:
         self._in_this_round = 0
 
     def _admit(self, questions: Sequence[Question]) -> list[asyncio.Future[Answer]]:
         loop, now = asyncio.get_running_loop(), time.monotonic()
         waiting = [
-            _Waiting(question, question.encoder or self._encoder, loop.create_future(), now) for question in questions
+            _Waiting(question, self._encoder_of(question), loop.create_future(), now) for question in questions
         ]
         with self._changed:
             if len(self._singles) + len(self._batches) + len(waiting) <= self._bound:
