@@ -17,6 +17,7 @@ from index.engines import DocumentSource, Engine, LocalEngine, SplitDocument
 from index.errors import DamagedGenerationError, NoGenerationError, SourceError
 from index.generations import KEEP_GENERATIONS, Generation, Home, write_error
 from index.manifest import Manifest, SourceRecord
+from index.onnx_export import EXPORT_FORMAT
 from index.sources import Rejected, Unchanged
 from index.terms import ANALYSIS_VERSION
 from index.uploads import UPLOADS, UploadClash, known_source, stored_uploads
@@ -44,11 +45,12 @@ class BuildSettings:
     allow_empty: bool = False
 
     def making(self) -> dict[str, str | int]:
-        """Return what decides text and chunks, for the manifest."""
+        """Return what decides text, chunks and, beside the model, embeddings, for the manifest."""
         return {
             "version": MAKING_VERSION,
             "target_tokens": self.target_tokens,
             "terms": ANALYSIS_VERSION,
+            "export": EXPORT_FORMAT,
         }
 
 

@@ -61,7 +61,7 @@ class Manifest:
         created: UTC, ISO 8601.
         parent: name of the generation it was written from; None for the first.
         model: that embedded it.
-        making: settings that decide text and chunks; when they change, nothing is reused.
+        making: settings that decide text, chunks and embeddings; when they change, nothing is reused.
         documents, chunks, sentences: counts.
         sources: that were synced into it.
         files: relative path -> size and digest.

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EXPORT_FORMAT = 3
+EXPORT_FORMAT = 4  # raised by whatever changes the embeddings that an export gives; they are then all made anew
 GRAPH, TOKENIZER, RECORD = "model.onnx", "tokenizer.json", "encoder.json"
 EXPORTED_FILES = (GRAPH, TOKENIZER)
 EXACT, INTEGER = "exact.onnx", "integer.onnx"  # on the way
@@ -225,6 +225,7 @@ def _write(
     try:
         try:
             _export_graph(reference, beside / EXACT)
+            _fuse(beside / EXACT)
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as exc:
             # Tracing runs the model's own code, which fails in as many ways as there are models.
             logger.warning("the model cannot be exported to ONNX (%s): it runs on torch", exc)
@@ -264,7 +265,15 @@ def _quantised(reference: SentenceTransformer, folder: Path, architecture: Archi
     graph = onnx.load(folder / EXACT)
     # Nothing to pre-process in what was just exported; without this mark it is advised on the root logger.
     onnx.helper.set_model_props(graph, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    quantize_dynamic(graph, folder / INTEGER, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+    quantize_dynamic(
+        graph,
+        folder / INTEGER,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        reduce_range=True,
+        # Of what comes out of an operator of ONNX Runtime's own, such as attention, the type is not known otherwise.
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
     exported = _optimised(folder, INTEGER, architecture, Precision.INT8)
     agreement = _agreement(reference, exported)
     if agreement >= exported.precision.smallest_agreement:
@@ -288,9 +297,14 @@ def _optimised(folder: Path, name: str, architecture: Architecture, precision: P
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(folder / GRAPH)
     try:
-        # Without a second try, of which it would tell on standard output.
         onnxruntime.InferenceSession(
-            str(folder / name), options, providers=["CPUExecutionProvider"], enable_fallback=False
+            str(folder / name),
+            options,
+            providers=["CPUExecutionProvider"],
+            # Slower by half than the sum and the normalisation that it stands for.
+            disabled_optimizers=["SkipLayerNormFusion"],
+            # Without a second try, of which it would tell on standard output.
+            enable_fallback=False,
         )
     except Exception as exc:  # which of its dozen kinds depends on the number of the system's error
         raise OSError(f"ONNX Runtime could not optimise the graph and write it ({exc})") from exc
@@ -342,6 +356,18 @@ def _export_graph(reference: SentenceTransformer, path: Path) -> None:
             dynamic_axes=dict.fromkeys(("input_ids", "last_hidden_state"), dynamic),
             opset_version=OPSET,
         )
+
+
+def _fuse(path: Path) -> None:
+    """Put ONNX Runtime's own operator in the place of what torch wrote for attention."""
+    # Imported here: only an export needs them.
+    import onnx
+
+    from index.fused_attention import fuse_attention
+
+    model = onnx.load(path)
+    if fuse_attention(model):
+        onnx.save(model, path)
 
 
 def _agreement(reference: SentenceTransformer, exported: ExportedModel) -> float:

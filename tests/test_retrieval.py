@@ -86,7 +86,7 @@ def test_a_score_is_the_weighted_sum_of_its_parts(handbook: Generation, encoder:
         np.testing.assert_allclose(passage.evidence.sentence, max(0, *sentences, 0), atol=0.01)
         assert passage.bm25 == query.scores[row]
         neither = (1 - passage.evidence.sentence) * (1 - passage.evidence.coverage)
-        assert passage.evidence.either == pytest.approx(1 - neither)
+        assert passage.evidence.either == pytest.approx(1 - neither, abs=1e-6)
         fused = sum(weight * getattr(passage.evidence, name) for name, weight in PARTS.items())
         assert passage.score == pytest.approx(fused * (0.5 if passage.chunk.is_furniture else 1))
 
