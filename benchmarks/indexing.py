@@ -121,7 +121,8 @@ def main() -> None:
     peers = (arguments.peers_folder or read_settings().cache / "benchmarks" / "txtai").absolute()
     make_peers(peers)
     corpus = read_corpus(arguments.data, passages=arguments.passages)
-    index_with_whence(read_corpus(None), corpus.kept / "first")  # which exports the model, once
+    with tempfile.TemporaryDirectory() as scratch:
+        index_with_whence(read_corpus(None), Path(scratch) / "home")  # which exports the model, once
     ways: dict[str, Index] = {
         OURS: lambda folder: index_with_whence(corpus, folder),
         THEIRS: lambda folder: index_with_txtai(corpus, peers, folder, hybrid=True),
