@@ -49,13 +49,17 @@ STAGES = {
         "index.embeddings:TorchEncoder.encode_queries",
         "index.instant:InstantEncoder.encode_queries",
     ),
-    "dense candidates": ("index.vectors:ChunkVectors.search",),
+    "dense candidates": (
+        "index.vectors:ChunkVectors.query",
+        "index.vectors:Compared.search",
+        "index.vectors:Searched.search",
+    ),
     "keyword candidates": (
         "index.lexical:LexicalIndex.query",
         "index.lexical:LexicalIndex.scores",
         "index.lexical:best_rows",
     ),
-    "chunk similarities": ("index.vectors:ChunkVectors.similarities",),
+    "chunk similarities": ("index.vectors:ChunkVectors.similarities", "index.vectors:Compared.similarities"),
     "sentence similarities": (
         "index.vectors:SentenceVectors.similarities",
         "index.vectors:SentenceVectors.of_chunks",

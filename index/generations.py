@@ -121,9 +121,12 @@ class Generation:
     ) -> Excerpt:
         """See `index.store.OpenGeneration.excerpt`."""
         scores = self.lexical.scores(query)
-        nearest, _ = self.vectors.search(embedding, top_k=CANDIDATES, allowed=allowed)
+        asked = self.vectors.query(embedding)
+        nearest, _ = asked.search(top_k=CANDIDATES, allowed=allowed)
         rows = union(nearest, best_rows(scores, CANDIDATES, allowed))
-        return Excerpt(rows, scores[rows], self.vectors, self.sentences, self.sequences, self.furniture)
+        return Excerpt(
+            rows, asked.similarities(rows), scores.take(rows), self.sentences, self.sequences, self.furniture
+        )
 
     def open_corpus(self) -> Corpus:
         """Open the corpus once more, for another thread; whoever asks for it closes it."""

@@ -136,7 +136,7 @@ def retrieve(
         At most `top_k` passages, best first; equal scores in the order of the corpus.
     """
     excerpt = generation.excerpt(query, embedding, allowed=allowed)
-    candidates = _candidates(excerpt, query, embedding, weights)
+    candidates = _candidates(excerpt, query, weights)
     if not len(candidates):
         return []
     scored = _scored(excerpt, query, embedding, candidates.first(RESCORED), weights)
@@ -163,13 +163,12 @@ def score_candidates(
 ) -> Scored:
     """Score all chunks that either search puts among its best; arguments as for `retrieve`."""
     excerpt = generation.excerpt(query, embedding, allowed=allowed)
-    scored = _scored(excerpt, query, embedding, _candidates(excerpt, query, embedding, weights), weights)
+    scored = _scored(excerpt, query, embedding, _candidates(excerpt, query, weights), weights)
     return replace(scored, rows=excerpt.in_corpus(scored.rows))
 
 
-def _candidates(excerpt: Excerpt, query: LexicalQuery, embedding: Embeddings, weights: ScoreWeights) -> Candidates:
-    rows, bm25 = excerpt.rows, excerpt.bm25
-    dense = _clipped(excerpt.vectors.similarities(embedding, rows))
+def _candidates(excerpt: Excerpt, query: LexicalQuery, weights: ScoreWeights) -> Candidates:
+    rows, bm25, dense = excerpt.rows, excerpt.bm25, _clipped(excerpt.dense)
     together = weights.dense * dense + LEXICAL * _shares_of_bound(query, bm25)
     order = np.where(excerpt.furniture[rows], -weights.furniture * together, -together).argsort(kind="stable")
     return Candidates(rows[order], dense[order], bm25[order])
@@ -268,7 +267,7 @@ class _Evidence:
         )
 
     def _holds_names(self, held: list[bool]) -> bool:
-        return all(any(all(held[place] for place in way) for way in name) for name in self._names)
+        return not self._names or all(any(all(held[place] for place in way) for way in name) for name in self._names)
 
 
 def _passage(scored: Scored, place: int, chunks: Sequence[ChunkRecord], evidence: _Evidence) -> Passage:

@@ -19,7 +19,7 @@ from index.embeddings import Embeddings
 from index.manifest import Manifest
 from index.sequences import TermSequences
 from index.token_table import Adaptation
-from index.vectors import ChunkVectors, Scores, SentenceVectors
+from index.vectors import Scores, SentenceVectors
 from index.vocabulary import LexicalQuery, Vocabulary
 
 CANDIDATES = 100  # of each search
@@ -34,15 +34,16 @@ class Excerpt:
 
     Attributes:
         rows: int64, ascending: where in the arrays the candidates lie.
+        dense: float32: their cosine similarity to the question.
         bm25: float32: their keyword scores.
-        vectors, sentences, sequences: of the chunks in the arrays.
+        sentences, sequences: of the chunks in the arrays.
         furniture: bool: which of them are page furniture.
         numbers: int64, ascending: the row in the corpus of each of them; None where it is the same.
     """
 
     rows: NDArray[np.int64]
+    dense: Scores
     bm25: Scores
-    vectors: ChunkVectors
     sentences: SentenceVectors
     sequences: TermSequences
     furniture: NDArray[np.bool_]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import faiss
 import numpy as np
@@ -138,21 +138,8 @@ class ChunkVectors:
             total += self._halves[part].sum(axis=0, dtype=np.float64)
         return (total / max(1, len(self))).astype(np.float32)
 
-    def search(
-        self, embedding: Embeddings, *, top_k: int, allowed: NDArray[np.bool_] | None = None
-    ) -> tuple[NDArray[np.int64], Scores]:
-        """Find the nearest chunks of one query: exactly, or with sketches most of them.
-
-        Under a filter that leaves few rows the search is exact.
-
-        Args:
-            embedding: float32, shape (dimension,), unit length.
-            top_k: chunks wanted, at least 1; asking for more than there are is fine.
-            allowed: bool, shape (n,); False keeps a row out. None allows all.
-
-        Returns:
-            Rows (int64) and cosine similarities (float32, in [-1, 1]), best first, equal ones by row; at most
-            `top_k` of each.
+    def query(self, embedding: Embeddings) -> VectorQuery:
+        """Return what answers for one query: float32, shape (dimension,), unit length.
 
         Raises:
             QuestionError: the embedding has another dimension than the index.
@@ -162,14 +149,26 @@ class ChunkVectors:
                 f"The question's embedding has shape {embedding.shape}, the index {self.dimension} dimensions. "
                 "Ask with the model that the index was built with."
             )
+        if self.sketches is None and len(self) <= _SINGLES_CHUNKS:
+            return Compared(_products(self._all_singles(), embedding))
+        return Searched(self, embedding)
+
+    def search(
+        self, embedding: Embeddings, *, top_k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], Scores]:
+        """Find the nearest chunks, see `query` and `VectorQuery.search`."""
+        return self.query(embedding).search(top_k=top_k, allowed=allowed)
+
+    def nearest(
+        self, embedding: Embeddings, *, top_k: int, allowed: NDArray[np.bool_] | None
+    ) -> tuple[NDArray[np.int64], Scores]:
+        """Do what `VectorQuery.search` does, by the index and its sketches."""
         available = len(self) if allowed is None else int(np.count_nonzero(allowed))
         if available == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        if self.sketches is None and len(self) <= _SINGLES_CHUNKS:
-            return self._compared(embedding, top_k, allowed)
         rows = self._sketched(embedding, top_k, available, allowed)
         if rows is None:
-            rows, similarities = self._nearest(embedding, top_k, available, self._parameters(allowed))
+            rows, similarities = self._exactly(embedding, top_k, available, self._parameters(allowed))
         else:
             similarities = self.similarities(embedding, rows)
         order = np.lexsort((rows, -similarities))[:top_k]
@@ -186,19 +185,6 @@ class ChunkVectors:
             self._singles = singles(self._halves)
         return self._singles
 
-    def _compared(
-        self, embedding: Embeddings, top_k: int, allowed: NDArray[np.bool_] | None
-    ) -> tuple[NDArray[np.int64], Scores]:
-        """Compare all embeddings."""
-        similarities = _products(self._all_singles(), embedding)
-        if allowed is not None:
-            similarities[~allowed] = -np.inf
-        floor = -np.inf if top_k >= len(similarities) else np.partition(similarities, -top_k)[-top_k]
-        rows = np.flatnonzero((similarities >= floor) & (similarities > -np.inf))
-        found = similarities[rows]
-        order = np.lexsort((rows, -found))[:top_k]
-        return rows[order], found[order]
-
     def _sketched(
         self, embedding: Embeddings, top_k: int, available: int, allowed: NDArray[np.bool_] | None
     ) -> NDArray[np.int64] | None:
@@ -212,7 +198,7 @@ class ChunkVectors:
         found = rows if allowed is None else rows[allowed[rows]]
         return found if len(found) >= min(top_k, available) else None
 
-    def _nearest(
+    def _exactly(
         self, embedding: Embeddings, top_k: int, available: int, parameters: faiss.SearchParameters | None
     ) -> tuple[NDArray[np.int64], Scores]:
         """Find at least the `top_k` nearest rows, and every row that is as similar as the last of them.
@@ -236,6 +222,67 @@ class ChunkVectors:
         # The stubs describe the C++ constructors, not the Python ones.
         selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))  # type: ignore[call-arg,arg-type]
         return faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+
+
+class VectorQuery(Protocol):
+    """One query to the embeddings of chunks."""
+
+    def search(self, *, top_k: int, allowed: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.int64], Scores]:
+        """Find the nearest chunks: exactly, or with sketches most of them.
+
+        Under a filter that leaves few rows the search is exact.
+
+        Args:
+            top_k: chunks wanted, at least 1; asking for more than there are is fine.
+            allowed: bool, shape (n,); False keeps a row out. None allows all.
+
+        Returns:
+            Rows (int64) and cosine similarities (float32, in [-1, 1]), best first, equal ones by row; at most
+            `top_k` of each.
+        """
+
+    def similarities(self, rows: NDArray[np.int64]) -> Scores:
+        """Return the cosine similarity to given rows: float32, shape (len(rows),)."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A query that was compared with every chunk.
+
+    Attributes:
+        all: float32, the similarity to each row.
+    """
+
+    all: Scores
+
+    def search(self, *, top_k: int, allowed: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.int64], Scores]:
+        """See `VectorQuery.search`."""
+        similarities = self.all if allowed is None else np.where(allowed, self.all, -np.inf)
+        floor = -np.inf if top_k >= len(similarities) else np.partition(similarities, -top_k)[-top_k]
+        (rows,) = ((similarities >= floor) & (similarities > -np.inf)).nonzero()
+        found = self.all.take(rows)
+        order = np.lexsort((rows, -found))[:top_k]
+        return rows.take(order), found.take(order)
+
+    def similarities(self, rows: NDArray[np.int64]) -> Scores:
+        """See `VectorQuery.similarities`."""
+        return self.all.take(rows)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A query to many chunks, which are compared only as far as they come near."""
+
+    vectors: ChunkVectors
+    embedding: Embeddings
+
+    def search(self, *, top_k: int, allowed: NDArray[np.bool_] | None = None) -> tuple[NDArray[np.int64], Scores]:
+        """See `VectorQuery.search`."""
+        return self.vectors.nearest(self.embedding, top_k=top_k, allowed=allowed)
+
+    def similarities(self, rows: NDArray[np.int64]) -> Scores:
+        """See `VectorQuery.similarities`."""
+        return self.vectors.similarities(self.embedding, rows)
 
 
 @dataclass(frozen=True)

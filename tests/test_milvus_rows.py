@@ -63,12 +63,10 @@ def test_candidates_from_rows_score_as_those_at_hand(handbook: Generation, encod
     local = handbook.excerpt(query, embedding)
     rows = list(scorings(handbook))
     found = [rows[row] for row in local.rows]
-    excerpt = excerpt_of(local.rows, found, query, handbook.lexical, handbook.vectors.dimension)
+    excerpt = excerpt_of(local.rows, found, query, handbook.lexical, embedding)
     assert excerpt.in_corpus(excerpt.rows).tolist() == local.rows.tolist()
     assert excerpt.bm25.tolist() == local.bm25.tolist()
-    np.testing.assert_array_equal(
-        excerpt.vectors.similarities(embedding, excerpt.rows), local.vectors.similarities(embedding, local.rows)
-    )
+    assert excerpt.dense.tolist() == local.dense.tolist()
     np.testing.assert_array_equal(excerpt.furniture, local.furniture[local.rows])
     sentences, same = excerpt.sentences.of_chunks(excerpt.rows), local.sentences.of_chunks(local.rows)
     np.testing.assert_array_equal(sentences.bounds, same.bounds)
@@ -92,5 +90,5 @@ def test_the_product_of_question_and_chunk_is_its_keyword_score(handbook: Genera
 
 def test_no_candidates_make_an_empty_excerpt(handbook: Generation) -> None:
     query = handbook.lexical.query("router")
-    excerpt = excerpt_of(np.empty(0, np.int64), [], query, handbook.lexical, 384)
-    assert (len(excerpt.rows), len(excerpt.bm25), len(excerpt.vectors)) == (0, 0, 0)
+    excerpt = excerpt_of(np.empty(0, np.int64), [], query, handbook.lexical, np.zeros(384, np.float32))
+    assert (len(excerpt.rows), len(excerpt.bm25), len(excerpt.dense)) == (0, 0, 0)

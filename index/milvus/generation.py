@@ -160,7 +160,7 @@ class StoredGeneration:
         nothing = self.manifest.chunks == 0 or (allowed is not None and not allowed.any())
         found = np.empty(0, np.int64) if nothing else self._found(query, embedding, condition)
         scorings = self._read(found.tolist())
-        return excerpt_of(found, scorings, query, self.lexical, self.manifest.model.dimension)
+        return excerpt_of(found, scorings, query, self.lexical, embedding)
 
     def open_corpus(self) -> Corpus:
         """Open the corpus once more, for another thread; whoever asks for it closes it."""

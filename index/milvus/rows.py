@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from index.chunk_table import ChunkValues
 from index.corpus import LocatedChunk, StoredChunk
+from index.embeddings import Embeddings
 from index.generations import Generation
 from index.lexical import LexicalIndex
 from index.sequences import TermSequences
@@ -125,7 +126,11 @@ def scorings(generation: Generation) -> Iterator[Scoring]:
 
 
 def excerpt_of(
-    numbers: NDArray[np.int64], found: Sequence[Scoring], query: LexicalQuery, vocabulary: Vocabulary, dimension: int
+    numbers: NDArray[np.int64],
+    found: Sequence[Scoring],
+    query: LexicalQuery,
+    vocabulary: Vocabulary,
+    embedding: Embeddings,
 ) -> Excerpt:
     """Put the candidates for a question together.
 
@@ -134,16 +139,17 @@ def excerpt_of(
         found: what scores each of them.
         query: the question's words.
         vocabulary: that analysed them.
-        dimension: of an embedding.
+        embedding: of the question: float32, shape (dimension,), unit length.
     """
+    dimension, rows = len(embedding), np.arange(len(found))
     vectors = ChunkVectors.zeros(len(found), dimension)
     sentence_starts = bounds_of(np.array([len(each.lengths) for each in found], np.int64))
     for place, each in enumerate(found):
         vectors.halves[place] = each.half
     return Excerpt(
-        rows=np.arange(len(found)),
+        rows=rows,
+        dense=vectors.similarities(embedding, rows),
         bm25=_bm25(found, query, vocabulary),
-        vectors=vectors,
         sentences=SentenceVectors(
             _joined([each.sentences for each in found], np.empty((0, dimension), np.int8)),
             _joined([each.lengths for each in found], np.empty(0, np.float32)),
