@@ -13,8 +13,8 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from index.vectors import Scores, bounds_of, open_array, positions_in
 from index.vocabulary import LexicalQuery
 
 CHUNKS_AT_ONCE = 2_048
+KNOWN_DIGESTS = 8_192  # of terms; less than a MB
 
 _STOP_BIT = np.uint32(1)  # the lowest bit of a digest says whether the term is a stop word
 _TERMS = "terms.npy"
@@ -109,28 +110,26 @@ class TermSequences:
             query: the question, analysed.
             rows: int64, shape (chunks,).
         """
-        weights = np.array(list(query.term_weights.values()))
-        shares = weights / (math.fsum(weights) or 1.0)
+        weights = list(query.term_weights.values())
+        total = math.fsum(weights) or 1.0
+        shares = np.array([weight / total for weight in weights])
         found = self._find(query, rows)
-        held = _marked(len(rows), len(shares), found.chunk_of_hit, found.term_of_hit)
-        is_context = found.part_of_hit == found.first_parts.take(found.chunk_of_hit)
-        in_context = _marked(len(rows), len(shares), found.chunk_of_hit[is_context], found.term_of_hit[is_context])
-        added = np.where(found.is_first_in_part, shares.take(found.term_of_hit), 0)
-        by_part = found.summed_by_part(added)
-        # What the context holds does not count once more in a sentence that is taken together with it.
-        beyond = found.summed_by_part(np.where(in_context[found.chunk_of_hit, found.term_of_hit], 0, added))
-        is_sentence = np.ones(found.part_count, dtype=np.bool_)
-        is_sentence[found.first_parts] = False
-        sentence_counts = np.diff(found.first_parts, append=found.part_count) - 1
-        contexts = by_part.take(found.first_parts).repeat(sentence_counts)
-        context_coverage = _bounded(beyond[is_sentence] + contexts)
+        # What each part holds: the share of the term, or 0. Terms come first, so that all parts are added up at once.
+        of_hits = shares.take(found.term_of_hit)
+        by_part = _table(len(shares), found.part_count, found.term_of_hit, found.part_of_hit, of_hits)
+        by_chunk = _table(len(shares), len(rows), found.term_of_hit, found.chunk_of_hit, of_hits)
+        by_sentence = by_part.take(found.sentences, axis=1)
+        contexts = by_part.take(found.contexts.repeat(found.sentence_counts), axis=1)
+        every = np.concatenate([by_chunk, by_sentence, np.maximum(by_sentence, contexts)], axis=1)
+        coverages, sentences = _bounded(every.sum(axis=0)), len(found.sentences)
+        context_coverage = coverages[len(rows) + sentences :]
         return Wording(
-            held=held,
-            coverage=_shares(held, shares),
-            sentence_coverage=_bounded(by_part[is_sentence]),
+            held=by_chunk.T > 0,
+            coverage=coverages[: len(rows)],
+            sentence_coverage=coverages[len(rows) : len(rows) + sentences],
             context_coverage=context_coverage,
-            best_coverage=np.maximum.reduceat(context_coverage, bounds_of(sentence_counts)[:-1]),
-            phrases=_phrases(query, found, ~is_context, len(rows)),
+            best_coverage=np.maximum.reduceat(context_coverage, bounds_of(found.sentence_counts)[:-1]),
+            phrases=_phrases(query, found, len(rows)),
         )
 
     def terms(self, row: int) -> NDArray[np.uint32]:
@@ -139,25 +138,25 @@ class TermSequences:
 
     def _find(self, query: LexicalQuery, rows: NDArray[np.int64]) -> _Hits:
         first, last = self.first_parts.take(rows), self.first_parts.take(rows + 1)
-        parts = positions_in(first, last)
-        lengths = self.starts.take(parts + 1) - self.starts.take(parts)
-        digests = self.digests.take(positions_in(self.starts.take(first), self.starts.take(last)))
-        terms = np.array([digest(term) for term in query.term_weights], np.uint32)
+        counts = last - first
+        contexts = bounds_of(counts)
+        chunk_of_part = np.arange(len(rows)).repeat(counts)
+        parts = np.arange(contexts[-1]) + (first - contexts[:-1]).take(chunk_of_part)
+        starts, ends = self.starts.take(first), self.starts.take(last)
+        digests = self.digests.take(positions_in(starts, ends))
+        terms = np.array(list(map(digest, query.term_weights)), np.uint32)
         # Found in one flat array: that is several times as fast as by row and column.
         (places,) = (digests == terms[:, None]).ravel().nonzero()
         term_of_hit = places // max(1, len(digests))
-        hits: NDArray[np.int64] = places - term_of_hit * len(digests)
-        part_of_hit: NDArray[np.int64] = lengths.cumsum().searchsorted(hits, side="right")
-        chunk_of_part = np.arange(len(rows)).repeat(last - first)
-        # Places with stop words left out tell which terms are neighbours.
-        content = np.cumsum(digests & _STOP_BIT == 0, dtype=np.int32)
+        hits = places - term_of_hit * len(digests)
+        starts_here = self.starts.take(parts) - (starts - bounds_of(ends - starts)[:-1]).take(chunk_of_part)
         return _Hits(
-            part_of_hit=part_of_hit,
-            chunk_of_hit=chunk_of_part.take(part_of_hit),
+            digests=digests,
+            places=hits,
             term_of_hit=term_of_hit,
-            place_of_hit=content.take(hits),
-            first_parts=bounds_of(last - first)[:-1],
-            part_count=len(parts),
+            part_of_hit=starts_here.searchsorted(hits, side="right") - 1,
+            chunk_of_part=chunk_of_part,
+            contexts=contexts[:-1],
         )
 
 
@@ -166,34 +165,50 @@ class _Hits:
     """Where the terms of a question stand in some chunks: arrays over hits, by term, and those of a term in order.
 
     Attributes:
-        part_of_hit: among the parts of the chunks.
-        chunk_of_hit: among the chunks.
+        digests: the terms of the chunks, one after another.
+        places: among them.
         term_of_hit: of the question.
-        place_of_hit: among the terms that are no stop words.
-        first_parts: the part with which each chunk begins, which is its context.
-        part_count: how many parts there are.
+        part_of_hit: among the parts of the chunks.
+        chunk_of_part: among the chunks, for each part.
+        contexts: for each chunk, the part with which it begins.
     """
 
-    part_of_hit: NDArray[np.int64]
-    chunk_of_hit: NDArray[np.int64]
+    digests: NDArray[np.uint32]
+    places: NDArray[np.int64]
     term_of_hit: NDArray[np.int64]
-    place_of_hit: NDArray[np.int32]
-    first_parts: NDArray[np.int64]
-    part_count: int
+    part_of_hit: NDArray[np.int64]
+    chunk_of_part: NDArray[np.int64]
+    contexts: NDArray[np.int64]
 
     @property
-    def is_first_in_part(self) -> NDArray[np.bool_]:
-        """Which hits are the first of their term in their part."""
-        # Hits of one term are in order, so those in one part stand side by side.
-        pairs = self.term_of_hit * self.part_count + self.part_of_hit
-        is_first = np.ones(len(pairs), dtype=np.bool_)
-        np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
-        return is_first
+    def part_count(self) -> int:
+        """How many parts there are."""
+        return len(self.chunk_of_part)
 
-    def summed_by_part(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Add up what each hit has in its part."""
-        # Of no hits at all it makes whole numbers.
-        return np.bincount(self.part_of_hit, weights=values, minlength=self.part_count).astype(np.float64, copy=False)
+    @cached_property
+    def chunk_of_hit(self) -> NDArray[np.int64]:
+        """In which chunk each hit is."""
+        return self.chunk_of_part.take(self.part_of_hit)
+
+    @cached_property
+    def is_sentence(self) -> NDArray[np.bool_]:
+        """Which parts are sentences: all but contexts."""
+        is_sentence = np.ones(self.part_count, dtype=np.bool_)
+        is_sentence[self.contexts] = False
+        return is_sentence
+
+    @cached_property
+    def sentences(self) -> NDArray[np.int64]:
+        """The parts that are sentences."""
+        (sentences,) = self.is_sentence.nonzero()
+        return sentences
+
+    @cached_property
+    def sentence_counts(self) -> NDArray[np.int64]:
+        """How many sentences each chunk has."""
+        bounds = np.append(self.contexts, self.part_count)
+        counts: NDArray[np.int64] = bounds[1:] - bounds[:-1] - 1
+        return counts
 
 
 class SequenceWriter:
@@ -270,6 +285,7 @@ def write_sequences(
         writer.close()
 
 
+@lru_cache(KNOWN_DIGESTS)
 def digest(term: str) -> int:
     """Return the 32-bit digest of a term (CRC-32); two terms share one in one of two thousand million pairs."""
     return zlib.crc32(term.encode()) & ~1 | (term in STOP_WORDS)
@@ -292,18 +308,17 @@ def _are_questions(chunks: Sequence[ChunkRecord]) -> NDArray[np.bool_]:
     return np.array([text.rstrip(_CLOSING).endswith(_QUESTION_MARKS) for text in texts], dtype=np.bool_)
 
 
-def _marked(
-    rows: int, columns: int, row_of_hit: NDArray[np.integer[Any]], column_of_hit: NDArray[np.integer[Any]]
-) -> NDArray[np.bool_]:
-    """Return True where there is a hit."""
-    marked = np.zeros((rows, columns), dtype=np.bool_)
-    marked[row_of_hit, column_of_hit] = True
-    return marked
-
-
-def _shares(held: NDArray[np.bool_], shares: NDArray[np.float64]) -> Scores:
-    """Add up the shares of what each row holds, to the same bits whatever the other rows are."""
-    return _bounded(np.einsum("ij,j->i", held, shares))
+def _table(
+    rows: int,
+    columns: int,
+    row_of_value: NDArray[np.int64],
+    column_of_value: NDArray[np.int64],
+    values: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return a table with values at some places, and 0 elsewhere."""
+    table = np.zeros(rows * columns)
+    table[row_of_value * columns + column_of_value] = values
+    return table.reshape(rows, columns)
 
 
 def _bounded(shares: NDArray[np.float64]) -> Scores:
@@ -311,33 +326,38 @@ def _bounded(shares: NDArray[np.float64]) -> Scores:
     return np.minimum(shares, 1).astype(np.float32)
 
 
-def _phrases(query: LexicalQuery, hits: _Hits, is_in_sentence: NDArray[np.bool_], count: int) -> Scores:
-    """Return the shares of the pairs that each chunk holds.
+def _phrases(query: LexicalQuery, hits: _Hits, count: int) -> Scores:
+    """Return the shares of the pairs that the sentences of each chunk hold.
 
     Args:
         query: with the pairs.
         hits: of its terms.
-        is_in_sentence: which of them.
         count: of the chunks.
     """
     if not query.neighbours:
         return np.zeros(count, dtype=np.float32)
     pairs = _numbered_pairs(query)
-    # Other terms cannot stand between neighbours.
-    (wanted,) = ((pairs >= 0).any(axis=1).take(hits.term_of_hit) & is_in_sentence).nonzero()
-    wanted = wanted.take(hits.place_of_hit.take(wanted).argsort(kind="stable"))
-    places, terms, chunks = (each.take(wanted) for each in (hits.place_of_hit, hits.term_of_hit, hits.chunk_of_hit))
-    pair_of = pairs[terms[:-1], terms[1:]]
-    is_pair = (pair_of >= 0) & (places[1:] - places[:-1] == 1) & (chunks[1:] == chunks[:-1])
-    held = _marked(count, len(query.neighbours), chunks[:-1][is_pair], pair_of[is_pair])
-    weights = np.array([query.term_weights[one] + query.term_weights[other] for one, other in query.neighbours])
-    return _shares(held, weights / math.fsum(weights))
+    # Other terms, and stop words, cannot be a part of a pair. Hits that are one stand in their order, next to those
+    # with which they may be a pair.
+    (wanted,) = ((pairs >= 0).any(axis=1).take(hits.term_of_hit) & hits.is_sentence.take(hits.part_of_hit)).nonzero()
+    wanted = wanted.take(hits.places.take(wanted).argsort())
+    places, terms = hits.places.take(wanted), hits.term_of_hit.take(wanted)
+    chunks = hits.chunk_of_hit.take(wanted)
+    pair_of = pairs.ravel().take(terms[:-1] * len(pairs) + terms[1:])
+    # How many stop words come before a place, so that places without them tell which terms are neighbours.
+    stop_words = (hits.digests & _STOP_BIT).cumsum(dtype=np.uint32)
+    places = places - stop_words.take(places)
+    (found,) = ((pair_of >= 0) & (places[1:] - places[:-1] == 1) & (chunks[1:] == chunks[:-1])).nonzero()
+    weights = [query.term_weights[one] + query.term_weights[other] for one, other in query.neighbours]
+    total = math.fsum(weights)
+    numbers, shares = pair_of.take(found), np.array([weight / total for weight in weights])
+    return _bounded(_table(len(shares), count, numbers, chunks.take(found), shares.take(numbers)).sum(axis=0))
 
 
 def _numbered_pairs(query: LexicalQuery) -> NDArray[np.int64]:
     """Return which pair two terms of a question are, in either order; -1 for none."""
     places = {term: place for place, term in enumerate(query.term_weights)}
-    numbers = np.full((len(places), len(places)), -1)
+    numbers = [[-1] * len(places) for _ in places]
     for number, (one, other) in enumerate(query.neighbours):
-        numbers[places[one], places[other]] = numbers[places[other], places[one]] = number
-    return numbers
+        numbers[places[one]][places[other]] = numbers[places[other]][places[one]] = number
+    return np.array(numbers)
