@@ -11,6 +11,7 @@ import re
 from collections.abc import Set
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 import regex
 
@@ -25,6 +26,8 @@ class Kind(Enum):
     NAME = "name"
     REASON = "reason"
 
+
+KNOWN_SENTENCES = 8_192  # of which it is kept what things they hold; a few MB
 
 _MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DAYS = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
@@ -78,16 +81,19 @@ class Expected:
 
     def held_by(self, sentence: str) -> float:
         """Return 1 if a sentence holds such a thing, 1/2 if it holds a number where a time is asked for, else 0."""
-        if self._finds(self.kind, sentence):
+        if any(map(self.known.isdisjoint, _things(self.kind, sentence))):
             return 1.0
-        return 0.5 if self.kind is Kind.TIME and self._finds(Kind.NUMBER, sentence) else 0.0
-
-    def _finds(self, kind: Kind, sentence: str) -> bool:
-        found = (match.group() for match in _THINGS[kind].finditer(sentence))
-        return any(self.known.isdisjoint(every_term(thing)) for thing in found)
+        is_near = self.kind is Kind.TIME and any(map(self.known.isdisjoint, _things(Kind.NUMBER, sentence)))
+        return 0.5 if is_near else 0.0
 
 
 def expected_of(question: str) -> Expected | None:
     """Return what the answer to a question should hold; None if its words do not tell."""
     kind = next((kind for kind, pattern in _QUESTIONS.items() if pattern.search(question)), None)
     return None if kind is None else Expected(kind, frozenset(asked_terms(question)))
+
+
+@lru_cache(KNOWN_SENTENCES)
+def _things(kind: Kind, sentence: str) -> tuple[tuple[str, ...], ...]:
+    """Return the terms of each thing of a kind in a sentence; the same sentences are found again and again."""
+    return tuple(tuple(every_term(match.group())) for match in _THINGS[kind].finditer(sentence))

@@ -82,8 +82,8 @@ def names(text: str) -> list[Name]:
 
     `Pingora`, `iOS`, `2026`, `FnMut`; the first word of the text only if a capital stands inside it.
     """
-    named = [token for place, token in enumerate(_asked_tokens(text)) if _is_name(token, is_first=place == 0)]
-    return [_name(token, terms) for token, terms in zip(named, map(analyse, named), strict=True) if terms]
+    found = (_named(token, is_first=place == 0) for place, token in enumerate(_asked_tokens(text)))
+    return [name for name in found if name]
 
 
 def every_term(text: str) -> list[str]:
@@ -132,6 +132,13 @@ def _identifier_terms(token: str) -> tuple[str, ...]:
 
 def _parts(token: str) -> list[str]:
     return [part for piece in _JOINERS.split(token) for part in _CASE_CHANGE.split(piece)]
+
+
+@lru_cache(maxsize=1 << 14)
+def _named(token: str, *, is_first: bool) -> Name:
+    """Return by which terms a token is told if it is a name that tells something, else nothing."""
+    terms = analyse(token) if _is_name(token, is_first=is_first) else []
+    return _name(token, terms) if terms else ()
 
 
 def _is_name(token: str, *, is_first: bool) -> bool:

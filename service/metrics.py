@@ -80,10 +80,9 @@ class Metrics:
         )
         if self._folder is None:
             ProcessCollector(registry=registry)
-        for outcome in get_args(Outcome):  # a rate needs the zero before the first one
-            self._questions.labels(outcome)
-        for stage in get_args(Stage):
-            self._stage_seconds.labels(stage)
+        # Looked up once, and there from the start: a rate needs the zero before the first one.
+        self._outcomes = {outcome: self._questions.labels(outcome) for outcome in get_args(Outcome)}
+        self._stages = {stage: self._stage_seconds.labels(stage) for stage in get_args(Stage)}
 
     def request(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """Count a request.
@@ -99,11 +98,11 @@ class Metrics:
 
     def question(self, outcome: Outcome, count: int = 1) -> None:
         """Count questions by what became of them."""
-        self._questions.labels(outcome).inc(count)
+        self._outcomes[outcome].inc(count)
 
     def stage(self, stage: Stage, seconds: float) -> None:
         """Record how long a question was in a stage."""
-        self._stage_seconds.labels(stage).observe(seconds)
+        self._stages[stage].observe(seconds)
 
     def batch(self, size: int) -> None:
         """Record how many questions were answered together."""

@@ -135,21 +135,18 @@ def answer_json(answer: Answer, *, include: Container[str] | None = None) -> byt
         answer: to be written.
         include: the names of the fields that are wanted; None for all.
     """
-    passages = [part for passage in answer.passages for part in _passage_parts(passage)]
-    passages[-1:] = [passages[-1].removesuffix(b",")] if passages else []
     fields: dict[str, Sequence[bytes] | None] = {
         "question": [_json(answer.question)],
         "answered": [b"true" if answer.answered else b"false"],
         "confidence": [_number(answer.confidence)],
         "answer": [b"null"] if answer.answer is None else _quote_parts(answer.answer),
-        "passages": [b"[", *passages, b"]"],
+        "passages": [b"[", b",".join(map(_passage_json, answer.passages)), b"]"],
         "generation": [_json(answer.generation)],
         "model": [_model_json(answer.model.name, answer.model.sha256)],
         "encoder": [_json(answer.encoder)],
         "reranker": None if answer.reranker is None else [_model_json(answer.reranker.name, answer.reranker.sha256)],
         "took_ms": [_number(answer.took_ms, TIME_DIGITS)],
     }
-    # Joined once: an answer is mostly quotes, which are copied each time they become part of something larger.
     written: list[bytes] = []
     for name, parts in fields.items():
         if parts is not None and (include is None or name in include):
@@ -211,18 +208,16 @@ def _quote_parts(quote: Quote) -> Sequence[bytes]:
     )
 
 
-def _passage_parts(passage: CitedPassage) -> Sequence[bytes]:
-    """Return the JSON of a passage with a comma behind it, in parts."""
+def _passage_json(passage: CitedPassage) -> bytes:
     citation, text = _written(_Itself(passage.citation))
-    also_in = [_written(_Itself(other))[0] for other in passage.also_in]
-    return (
-        b'{"rank":%d,"score":%b,"text":' % (passage.rank, _number(passage.score)),
+    return b'{"rank":%d,"score":%b,"text":%b,"highlights":[%b],"scores":%b,"citation":%b,"also_in":[%b]}' % (
+        passage.rank,
+        _number(passage.score),
         text if passage.text == passage.citation.quote else _json(passage.text),
-        b',"highlights":[%b],"scores":' % b",".join(b'{"start":%d,"end":%d}' % span for span in passage.highlights),
+        b",".join([b'{"start":%d,"end":%d}' % span for span in passage.highlights]),
         _scores_json(passage.scores),
-        b',"citation":',
         citation,
-        b',"also_in":[%b]},' % b",".join(also_in),
+        b",".join([_written(_Itself(other))[0] for other in passage.also_in]),
     )
 
 
