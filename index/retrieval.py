@@ -28,7 +28,7 @@ from index.vectors import Scores, SentencesOfChunks
 from index.vocabulary import LexicalQuery
 from index.weights import Evidence, ScoreWeights
 
-RESCORED = 64  # of the candidates of both searches; the others come after these
+RESCORED = 40  # of the candidates of both searches; the others come after these
 # What a keyword score counts for when they are chosen; an embedding counts for its weight.
 LEXICAL = 0.3
 
