@@ -5,7 +5,9 @@ purpose. Questions asked alone go before those of a batch, of which some are tak
 
 Handing a question over to that thread and back takes most of a millisecond. One that comes while nothing waits is
 answered where it came in, in the thread of the event loop: not if it may take longer than most, and only so many
-in a row, so that the loop comes to its other work.
+in a row, so that the loop comes to its other work. Where questions for the instant encoder wait all the same, the
+thread has the loop answer them, too: both would else hold up one another at each step, as Python runs one at a time.
+The full encoder runs beside the loop.
 
 Where the line is full a question is turned away, or it is answered by the instant encoder, if that is wanted. Some
 times as many may wait for that, because it takes a fraction of the time.
@@ -20,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +46,7 @@ AT_ONCE_CHARS, AT_ONCE_TOP_K, AT_ONCE_S = 300, 20, 0.01
 # How many of them are answered in one round of the event loop, which accepts only one new connection, so that long
 # rounds keep clients waiting. One counts as one more for each so many seconds that the last one took.
 AT_ONCE_IN_A_ROUND, AT_ONCE_SHARE_S = 16, 0.0025
+HANDING_BACK_S = 1.0  # after which the thread looks whether the event loop is still there
 SOON_S = 0.05  # within which most are answered; only then it is watched whether a client leaves
 RESERVED_FOR_BATCHES = 4
 
@@ -179,20 +183,24 @@ class Line:
         return answer
 
     def _may_answer_at_once(self, question: Question) -> bool:
-        took_s = self._took_s[self._encoder_of(question)]
-        is_quick = (
-            self._at_once_allowed
-            and took_s <= AT_ONCE_S
-            and not question.filters  # which look at every document
-            and len(question.text) <= AT_ONCE_CHARS
-            and question.top_k <= AT_ONCE_TOP_K
-        )
-        if not is_quick or self._is_busy or len(self):
+        encoder = self._encoder_of(question)
+        took_s = self._took_s[encoder]
+        if not self._is_quick(question, encoder) or self._is_busy or len(self):
             return False
         if not self._in_this_round:
             asyncio.get_running_loop().call_soon(self._begin_round)
         self._in_this_round += 1 + int(took_s / AT_ONCE_SHARE_S)
         return self._in_this_round <= AT_ONCE_IN_A_ROUND
+
+    def _is_quick(self, question: Question, encoder: EncoderName) -> bool:
+        """Whether a question may be answered in the thread of the event loop."""
+        return (
+            self._at_once_allowed
+            and self._took_s[encoder] <= AT_ONCE_S
+            and not question.filters  # which look at every document
+            and len(question.text) <= AT_ONCE_CHARS
+            and question.top_k <= AT_ONCE_TOP_K
+        )
 
     def _encoder_of(self, question: Question) -> EncoderName:
         return question.encoder or self._encoder
@@ -237,8 +245,25 @@ class Line:
 
     def _work(self) -> None:
         while batch := self._take():
-            with self._answering:
+            if all(each.encoder == "instant" and self._is_quick(each.question, "instant") for each in batch):
+                self._hand_back(batch)
+            else:
                 self._answer(batch)
+
+    def _hand_back(self, batch: Sequence[_Waiting]) -> None:
+        """Have the event loop answer questions, and wait until it has."""
+        loop, answered = batch[0].future.get_loop(), threading.Event()
+
+        def answer() -> None:
+            try:
+                self._answer(batch)
+            finally:
+                answered.set()
+
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waits
+            loop.call_soon_threadsafe(answer)
+        while not loop.is_closed() and not answered.wait(HANDING_BACK_S):
+            pass
 
     def _take(self) -> list[_Waiting]:
         """Wait for questions that somebody still waits for; return none when the line is closed."""
@@ -263,6 +288,10 @@ class Line:
         return _first(self._overflow, MAX_TOGETHER) + singles + batches
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
+        with self._answering:
+            self._answer_each(batch)
+
+    def _answer_each(self, batch: Sequence[_Waiting]) -> None:
         started = time.monotonic()
         for each in batch:
             self._metrics.stage("waiting", started - each.since)

@@ -244,6 +244,52 @@ def test_an_instant_question_is_answered_at_once_while_nothing_waits(handbook: G
     assert answers == answer_questions(handbook, instant_encoder(handbook), instant)
 
 
+def test_instant_questions_that_wait_are_answered_by_the_event_loop(
+    handbook: Generation, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_S", 60.0)
+    threads: list[tuple[int, str]] = []
+    instant = [replace(question, encoder="instant") for question in (RED, DESCALE)]
+
+    def noted(line: Line, batch: Sequence[module._Waiting], encoder: module.EncoderName) -> Sequence[object]:
+        threads.append((len(batch), threading.current_thread().name))
+        return outcomes(line, batch, encoder)
+
+    outcomes = Line._outcomes
+    monkeypatch.setattr(Line, "_outcomes", noted)
+
+    async def ask_while_busy(line: Line) -> list[list[Answer]]:
+        first = asyncio.ensure_future(line.ask([RED], gone=never))
+        await entered(gate)
+        waiting = [asyncio.ensure_future(line.ask([question], gone=never)) for question in instant]
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await first
+        return await asyncio.gather(*waiting)
+
+    with line_of(handbook, gate, at_once=True) as line:
+        answers = asyncio.run(ask_while_busy(line))
+    assert [answer for (answer,) in answers] == answer_questions(handbook, instant_encoder(handbook), instant)
+    assert threads == [(1, "answers"), (2, threading.main_thread().name)]
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.2])
+def test_an_event_loop_that_ends_is_not_waited_for(
+    handbook: Generation, gate: Gate, monkeypatch: pytest.MonkeyPatch, after_s: float
+) -> None:
+    monkeypatch.setattr(module, "HANDING_BACK_S", 0.05)
+    loop = asyncio.new_event_loop()  # never runs what it is given
+    waiting = module._Waiting(RED, "instant", loop.create_future(), 0.0)
+    ending = threading.Timer(after_s, loop.close)
+    with line_of(handbook, gate) as line:
+        ending.start()
+        if not after_s:
+            ending.join()
+        line._hand_back([waiting])
+    assert loop.is_closed()
+    assert not waiting.future.done()
+
+
 @pytest.mark.parametrize(
     "question",
     [
