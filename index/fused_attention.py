@@ -23,14 +23,12 @@ class _Attention:
     """Where attention stands in a graph.
 
     Attributes:
-        softmax: its middle.
         inputs: names of queries, keys and values, each of shape (1, tokens, dimension).
         heads: how many there are.
         scale: of the products of queries and keys.
         last: the node whose output is that of all.
     """
 
-    softmax: NodeProto
     inputs: tuple[str, str, str]
     heads: int
     scale: float
@@ -82,7 +80,8 @@ class _Graph:
     def _attention(self, softmax: NodeProto) -> _Attention | None:
         products = self._made_by(softmax.input[0], "MatMul")
         weighted = self._only_user(softmax.output[0], "MatMul")
-        if products is None or weighted is None or weighted.input[0] != softmax.output[0]:
+        is_over_tokens = softmax.attribute[0].i in (-1, 3)
+        if products is None or weighted is None or not is_over_tokens or weighted.input[0] != softmax.output[0]:
             return None
         query_scale, queries = self._unscaled(products.input[0])
         key_scale, keys = self._unscaled(products.input[1])
@@ -94,7 +93,7 @@ class _Graph:
         (inputs, heads) = zip(*(each for each in split if each is not None), strict=True)
         if len(set(heads)) != 1:
             return None
-        return _Attention(softmax, inputs, heads[0], query_scale * key_scale, last)
+        return _Attention(inputs, heads[0], query_scale * key_scale, last)
 
     def _unscaled(self, name: str) -> tuple[float, str]:
         """Return the constant that an array is multiplied with, and the array before that."""
@@ -115,7 +114,9 @@ class _Graph:
         if shaped is None or shape is None or len(shape.input) != 4:
             return None
         size, width = self._constant(shape.input[3]), self._width(shaped.input[0])
-        return None if size is None or width is None else (shaped.input[0], width // int(size.item()))
+        if size is None or width is None or size.item() < 1:
+            return None
+        return shaped.input[0], width // int(size.item())
 
     def _width(self, name: str) -> int | None:
         """Return the size of the last axis of what a linear layer makes, with or without a bias."""

@@ -184,12 +184,11 @@ class Line:
 
     def _may_answer_at_once(self, question: Question) -> bool:
         encoder = self._encoder_of(question)
-        took_s = self._took_s[encoder]
         if not self._is_quick(question, encoder) or self._is_busy or len(self):
             return False
         if not self._in_this_round:
             asyncio.get_running_loop().call_soon(self._begin_round)
-        self._in_this_round += 1 + int(took_s / AT_ONCE_SHARE_S)
+        self._in_this_round += self._share_of_round(encoder)
         return self._in_this_round <= AT_ONCE_IN_A_ROUND
 
     def _is_quick(self, question: Question, encoder: EncoderName) -> bool:
@@ -201,6 +200,9 @@ class Line:
             and len(question.text) <= AT_ONCE_CHARS
             and question.top_k <= AT_ONCE_TOP_K
         )
+
+    def _share_of_round(self, encoder: EncoderName) -> int:
+        return 1 + int(self._took_s[encoder] / AT_ONCE_SHARE_S)
 
     def _encoder_of(self, question: Question) -> EncoderName:
         return question.encoder or self._encoder
@@ -245,10 +247,14 @@ class Line:
 
     def _work(self) -> None:
         while batch := self._take():
-            if all(each.encoder == "instant" and self._is_quick(each.question, "instant") for each in batch):
+            if self._belongs_in_the_loop(batch):
                 self._hand_back(batch)
             else:
                 self._answer(batch)
+
+    def _belongs_in_the_loop(self, batch: Sequence[_Waiting]) -> bool:
+        are_quick = all(each.encoder == "instant" and self._is_quick(each.question, "instant") for each in batch)
+        return are_quick and len(batch) * self._share_of_round("instant") <= AT_ONCE_IN_A_ROUND
 
     def _hand_back(self, batch: Sequence[_Waiting]) -> None:
         """Have the event loop answer questions, and wait until it has."""

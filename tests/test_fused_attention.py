@@ -23,14 +23,16 @@ WIDTH, HEADS, TOKENS = 12, 3, 7
 class Attention(nn.Module):
     """Self-attention as transformer models have it, with what some of them add to it."""
 
-    def __init__(self, *, bias: bool = True, divisor: float | None = None, mask: bool = False) -> None:
+    def __init__(
+        self, *, bias: bool = True, divisor: float | None = None, mask: bool = False, by_heads: bool = False
+    ) -> None:
         super().__init__()
         self.query, self.key, self.value = (nn.Linear(WIDTH, WIDTH, bias=bias) for _ in range(3))
         self.out = nn.Linear(WIDTH, WIDTH)
-        self.divisor, self.mask = divisor, mask
+        self.divisor, self.mask, self.by_heads = divisor, mask, by_heads
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
-        shape = (*states.shape[:-1], -1, WIDTH // HEADS)
+        shape = (*states.shape[:-1], *((HEADS, -1) if self.by_heads else (-1, WIDTH // HEADS)))
         query, key, value = (
             layer(states).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value)
         )
@@ -88,7 +90,7 @@ def test_one_node_computes_the_same(tmp_path: Path, bias: bool) -> None:
         np.testing.assert_allclose(layers(torch.tensor(states)), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("other", [{"mask": True}, {"divisor": 1.5}])
+@pytest.mark.parametrize("other", [{"mask": True}, {"divisor": 1.5}, {"by_heads": True}])
 @pytest.mark.filterwarnings("ignore")
 def test_attention_of_another_kind_is_left_as_it_is(tmp_path: Path, other: dict[str, float]) -> None:
     model = exported(Attention(**other), tmp_path / "model.onnx")  # type: ignore[arg-type]
