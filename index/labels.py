@@ -23,7 +23,7 @@ from index.draft import Progress
 from index.embeddings import QueryEncoder
 from index.errors import CalibrationError, QuestionError
 from index.reranking import RERANKED, Reranker
-from index.retrieval import Passage, retrieve
+from index.retrieval import Passage, Wanted, retrieve
 from index.store import OpenGeneration
 from index.weights import default_weights
 
@@ -137,12 +137,12 @@ def first_passages(
         encoder: of the model that it was built with.
         questions: what is asked.
         reranker: in whose order the passages are; None when there is none.
-        allowed: see `retrieve`.
+        allowed: see `Wanted`.
     """
     weights, top_k = default_weights(name_of(encoder)).score, 1 if reranker is None else RERANKED
     for text, embedding in zip(questions, encoder.encode_queries(questions), strict=True):
-        query = generation.lexical.query(text)
-        passages = retrieve(generation, query, embedding, top_k=top_k, weights=weights, allowed=allowed)
+        wanted = Wanted(generation.lexical.query(text), embedding, top_k, allowed)
+        (passages,) = retrieve(generation, [wanted], weights)
         yield passages[0] if reranker is None else reranker.rerank(text, passages)[0]
 
 

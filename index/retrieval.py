@@ -13,13 +13,15 @@ on filters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import accumulate, chain, groupby, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.arrays import joined
 from index.corpus import ChunkRecord
 from index.duplicates import groups_of_duplicates
 from index.embeddings import Embeddings
@@ -58,16 +60,37 @@ class Passage:
     reranker: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Wanted:
+    """A question to find passages for.
+
+    Attributes:
+        query: its words, analysed by the keyword index of the generation.
+        embedding: float32, shape (dimension,), unit length.
+        top_k: passages wanted, at least 1.
+        allowed: bool, shape (chunks,); False keeps a chunk out. None allows all.
+    """
+
+    query: LexicalQuery
+    embedding: Embeddings
+    top_k: int = 1
+    allowed: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """Chunks that either search puts among its best: arrays over them, in the order of what both say together.
 
     Attributes:
+        wanted: for which they were found.
+        excerpt: in which they lie.
         rows: int64.
         dense: cosine similarity, 0 if below; float32.
         bm25: keyword scores as they are; float32.
     """
 
+    wanted: Wanted
+    excerpt: Excerpt
     rows: NDArray[np.int64]
     dense: Scores
     bm25: Scores
@@ -77,25 +100,27 @@ class Candidates:
 
     def first(self, count: int) -> Candidates:
         """Return so many of them, or all."""
-        return Candidates(self.rows[:count], self.dense[:count], self.bm25[:count])
+        return Candidates(self.wanted, self.excerpt, self.rows[:count], self.dense[:count], self.bm25[:count])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scored:
-    """Candidates with the parts of their score: arrays over candidates, best first.
+    """Candidates for one or several questions with the parts of their score: arrays over candidates.
 
     Attributes:
+        bounds: where those of each question begin, and their number at the end; they are best first.
         rows: int64.
         scores: fused, float32 in [0, 1].
         part_names: in `ScoreWeights`.
         table: the parts: float32, shape (parts, candidates).
-        held: bool, shape (candidates, terms): which terms of the question each holds.
+        held: bool, shape (candidates, terms): which terms of its question each holds.
         bm25: keyword scores as they are.
         sentence_spans: int64, shape (candidates, 2): where the sentences of each lie in the three arrays below.
         sentence_similarities, sentence_coverages: float32, of the sentences of all candidates.
         context_coverages: float32, of each sentence with its chunk's title and headings.
     """
 
+    bounds: Sequence[int]
     rows: NDArray[np.int64]
     scores: Scores
     part_names: tuple[str, ...]
@@ -113,44 +138,27 @@ class Scored:
         return dict(zip(self.part_names, self.table, strict=True))
 
 
-def retrieve(
-    generation: OpenGeneration,
-    query: LexicalQuery,
-    embedding: Embeddings,
-    *,
-    top_k: int,
-    weights: ScoreWeights,
-    allowed: NDArray[np.bool_] | None = None,
-) -> list[Passage]:
-    """Find the passages that fit a question best.
+def retrieve(generation: OpenGeneration, wanted: Sequence[Wanted], weights: ScoreWeights) -> list[list[Passage]]:
+    """Find the passages that fit questions best.
 
     Args:
         generation: to search.
-        query: the question's words, analysed by the keyword index of the generation.
-        embedding: of the question: float32, shape (dimension,), unit length.
-        top_k: passages wanted, at least 1.
+        wanted: the questions; a few at a time, as all that is looked at for them is held at once.
         weights: of the parts of a score.
-        allowed: bool, shape (chunks,); False keeps a chunk out. None allows all.
 
     Returns:
-        At most `top_k` passages, best first; equal scores in the order of the corpus.
+        For each question, in their order, what it would get alone: at most `top_k` passages, best first; equal scores
+        in the order of the corpus.
     """
-    excerpt = generation.excerpt(query, embedding, allowed=allowed)
-    candidates = _candidates(excerpt, query, weights)
-    if not len(candidates):
-        return []
-    scored = _scored(excerpt, query, embedding, candidates.first(RESCORED), weights)
-    rows = np.concatenate([scored.rows, candidates.rows[RESCORED:]])
-    groups = groups_of_duplicates(excerpt.sequences, rows, at_most=top_k)
-    if groups[-1][0] >= RESCORED:
-        scored = _scored(excerpt, query, embedding, candidates, weights)
-        rows = scored.rows
-        groups = groups_of_duplicates(excerpt.sequences, rows, at_most=top_k)
-    members = [[rows[leader], *np.sort(rows[twins])] if twins else [rows[leader]] for leader, *twins in groups]
-    found = excerpt.in_corpus(np.array(list(chain.from_iterable(members))))
-    chunks = iter(generation.corpus.chunks(found.tolist()))
-    evidence = _Evidence(query, background=float(generation.centroid @ embedding))
-    return [_passage(scored, group[0], [next(chunks) for _ in group], evidence) for group in groups]
+    candidates = [_candidates(generation, each, weights) for each in wanted]
+    passages: list[list[Passage]] = []
+    # A store may give each question arrays of its own, and those without candidates have nothing to be scored.
+    for _, alike in groupby(candidates, key=lambda each: (id(each.excerpt.sequences), len(each) > 0)):
+        together = list(alike)
+        scored = _scored([each.first(RESCORED) for each in together], weights)
+        for place, each in enumerate(together):
+            passages.append(_passages(generation, each, scored, place, weights))
+    return passages
 
 
 def score_candidates(
@@ -161,32 +169,34 @@ def score_candidates(
     weights: ScoreWeights,
     allowed: NDArray[np.bool_] | None = None,
 ) -> Scored:
-    """Score all chunks that either search puts among its best; arguments as for `retrieve`."""
-    excerpt = generation.excerpt(query, embedding, allowed=allowed)
-    scored = _scored(excerpt, query, embedding, _candidates(excerpt, query, weights), weights)
-    return replace(scored, rows=excerpt.in_corpus(scored.rows))
+    """Score all chunks that either search puts among its best; arguments as for `Wanted`."""
+    candidates = _candidates(generation, Wanted(query, embedding, allowed=allowed), weights)
+    scored = _scored([candidates], weights)
+    return replace(scored, rows=candidates.excerpt.in_corpus(scored.rows))
 
 
-def _candidates(excerpt: Excerpt, query: LexicalQuery, weights: ScoreWeights) -> Candidates:
+def _candidates(generation: OpenGeneration, wanted: Wanted, weights: ScoreWeights) -> Candidates:
+    excerpt = generation.excerpt(wanted.query, wanted.embedding, allowed=wanted.allowed)
     rows, bm25, dense = excerpt.rows, excerpt.bm25, _clipped(excerpt.dense)
-    together = weights.dense * dense + LEXICAL * _shares_of_bound(query, bm25)
+    together = weights.dense * dense + LEXICAL * _shares_of_bound(wanted.query, bm25)
     order = np.where(excerpt.furniture[rows], -weights.furniture * together, -together).argsort(kind="stable")
-    return Candidates(rows[order], dense[order], bm25[order])
+    return Candidates(wanted, excerpt, rows[order], dense[order], bm25[order])
 
 
-def _scored(
-    excerpt: Excerpt, query: LexicalQuery, embedding: Embeddings, candidates: Candidates, weights: ScoreWeights
-) -> Scored:
-    rows = candidates.rows
+def _scored(candidates: Sequence[Candidates], weights: ScoreWeights) -> Scored:
+    """Score candidates for one or several questions, which have the arrays of their excerpts in common."""
+    excerpt, counts = candidates[0].excerpt, [len(each) for each in candidates]
+    rows = joined([each.rows for each in candidates])
     if not len(rows):
         none, table = np.empty(0, np.float32), np.empty((0, 0), np.float32)
-        return Scored(rows, none, (), table, table > 0, none, np.empty((0, 2), np.int64), none, none, none)
+        return Scored([0], rows, none, (), table, table > 0, none, np.empty((0, 2), np.int64), none, none, none)
+    bounds = list(accumulate(counts, initial=0))
     sentences = excerpt.sentences.of_chunks(rows)
-    similarities = excerpt.sentences.similarities(embedding, sentences.positions)
-    wording = excerpt.sequences.wording(query, rows)
+    similarities = _similarities(candidates, sentences, bounds)
+    wording = excerpt.sequences.wording([(each.wanted.query, each.rows) for each in candidates])
     sentence, question = _nearest_sentences(excerpt, sentences, similarities)
     parts = {
-        "dense": candidates.dense,
+        "dense": joined([each.dense for each in candidates]),
         "sentence": sentence,
         "question": question,
         "coverage": wording.coverage,
@@ -199,14 +209,15 @@ def _scored(
     factors = np.array([getattr(weights, name) for name in parts], np.float32)
     fused = (factors[:, None] * table).sum(axis=0)
     scores = np.where(excerpt.furniture[rows], np.float32(weights.furniture) * fused, fused)
-    order = _best_first(rows, scores)
+    order = _best_first(rows, scores, counts)
     return Scored(
+        bounds=bounds,
         rows=rows[order],
         scores=scores[order],
         part_names=tuple(parts),
         table=table[:, order],
         held=wording.held[order],
-        bm25=candidates.bm25[order],
+        bm25=joined([each.bm25 for each in candidates])[order],
         sentence_spans=np.array([sentences.bounds[:-1], sentences.bounds[1:]]).T[order],
         sentence_similarities=similarities,
         sentence_coverages=wording.sentence_coverage,
@@ -214,11 +225,33 @@ def _scored(
     )
 
 
-def _best_first(rows: NDArray[np.int64], scores: Scores) -> NDArray[np.int64]:
-    """Return the order of scored candidates: the first `RESCORED`, then the others, equal scores by row."""
-    if len(rows) <= RESCORED:
-        return np.lexsort((rows, -scores))
-    return np.lexsort((rows, -scores, np.arange(len(rows)) >= RESCORED))
+def _similarities(candidates: Sequence[Candidates], sentences: SentencesOfChunks, bounds: Sequence[int]) -> Scores:
+    """Compare each question with the sentences of its candidates."""
+    ends = [int(sentences.bounds[bound]) for bound in bounds]
+    return joined(
+        [
+            each.excerpt.sentences.similarities(each.wanted.embedding, sentences.positions[first:end])
+            for each, (first, end) in zip(candidates, pairwise(ends), strict=True)
+        ]
+    )
+
+
+def _best_first(rows: NDArray[np.int64], scores: Scores, counts: Sequence[int]) -> NDArray[np.int64]:
+    """Return the order of scored candidates: by question, and of each the first `RESCORED`, then the others.
+
+    Equal scores are in the order of rows.
+
+    Args:
+        rows: of the candidates, those for one question before those for the next.
+        scores: of the candidates.
+        counts: how many of them each question has.
+    """
+    keys: list[NDArray[Any]] = [rows, -scores]
+    if max(counts) > RESCORED:
+        keys.append(np.concatenate([np.arange(count) >= RESCORED for count in counts]))
+    if len(counts) > 1:
+        keys.append(np.arange(len(counts)).repeat(counts))
+    return np.lexsort(keys)
 
 
 def _shares_of_bound(query: LexicalQuery, bm25: Scores) -> Scores:
@@ -238,15 +271,42 @@ def _clipped(similarities: Scores) -> Scores:
     return clipped
 
 
+def _passages(
+    generation: OpenGeneration, candidates: Candidates, scored: Scored, place: int, weights: ScoreWeights
+) -> list[Passage]:
+    """Return the passages for the question at a place among those whose candidates were scored."""
+    if not len(candidates):
+        return []
+    wanted, excerpt = candidates.wanted, candidates.excerpt
+    first, end = scored.bounds[place : place + 2]
+    rows = np.concatenate([scored.rows[first:end], candidates.rows[RESCORED:]])
+    groups = groups_of_duplicates(excerpt.sequences, rows, at_most=wanted.top_k)
+    if groups[-1][0] >= RESCORED:
+        scored, first = _scored([candidates], weights), 0
+        rows = scored.rows
+        groups = groups_of_duplicates(excerpt.sequences, rows, at_most=wanted.top_k)
+    members = [[rows[leader], *np.sort(rows[twins])] if twins else [rows[leader]] for leader, *twins in groups]
+    found = excerpt.in_corpus(np.array(list(chain.from_iterable(members))))
+    chunks = iter(generation.corpus.chunks(found.tolist()))
+    evidence = _Evidence(wanted.query, scored.part_names, float(generation.centroid @ wanted.embedding))
+    leaders = [first + leader for leader, *_ in groups]
+    return [
+        _passage(each, [next(chunks) for _ in group], evidence)
+        for each, group in zip(_found(scored, leaders), groups, strict=True)
+    ]
+
+
 class _Evidence:
     """Gathers the evidence for the passages of a question.
 
     Args:
         query: the question, analysed.
+        part_names: of the parts of a score, in their order.
         background: see `Evidence`.
     """
 
-    def __init__(self, query: LexicalQuery, *, background: float) -> None:
+    def __init__(self, query: LexicalQuery, part_names: Sequence[str], background: float) -> None:
+        self._part_names = part_names
         places = {term: place for place, term in enumerate(query.term_weights)}
         self._names = [[[places[term] for term in way] for way in name] for name in query.names]
         self._of_question = {
@@ -255,29 +315,54 @@ class _Evidence:
             "unknown": float(not query.is_known),
         }
 
-    def of(self, scored: Scored, place: int) -> Evidence:
-        """Return the evidence for the candidate at a place."""
-        first, end = scored.sentence_spans[place].tolist()
-        nearest = first + int(scored.sentence_similarities[first:end].argmax())
+    def of(self, found: _Found) -> Evidence:
+        """Return the evidence for one of its candidates."""
+        nearest = found.sentence_similarities.index(max(found.sentence_similarities))
         return Evidence(
-            **dict(zip(scored.part_names, scored.table[:, place].tolist(), strict=True)),
-            names=float(self._holds_names(scored.held[place].tolist())),
-            answer_coverage=float(scored.context_coverages[nearest]),
+            **dict(zip(self._part_names, found.parts, strict=True)),
+            names=float(self._holds_names(found.held)),
+            answer_coverage=found.context_coverages[nearest],
             **self._of_question,
         )
 
-    def _holds_names(self, held: list[bool]) -> bool:
+    def _holds_names(self, held: Sequence[bool]) -> bool:
         return not self._names or all(any(all(held[place] for place in way) for way in name) for name in self._names)
 
 
-def _passage(scored: Scored, place: int, chunks: Sequence[ChunkRecord], evidence: _Evidence) -> Passage:
-    first, end = scored.sentence_spans[place].tolist()
+class _Found(NamedTuple):
+    """A candidate of `Scored`, out of the arrays."""
+
+    score: float
+    parts: Sequence[float]
+    held: Sequence[bool]
+    bm25: float
+    sentence_similarities: Sequence[float]
+    sentence_coverages: Sequence[float]
+    context_coverages: Sequence[float]
+
+
+def _found(scored: Scored, places: Sequence[int]) -> Iterator[_Found]:
+    """Yield the candidates at some places."""
+    rows = zip(
+        scored.scores.take(places).tolist(),
+        scored.table.take(places, axis=1).T.tolist(),
+        scored.held.take(places, axis=0).tolist(),
+        scored.bm25.take(places).tolist(),
+        scored.sentence_spans.take(places, axis=0).tolist(),
+        strict=True,
+    )
+    of_sentences = scored.sentence_similarities, scored.sentence_coverages, scored.context_coverages
+    for *values, (first, end) in rows:
+        yield _Found(*values, *(each[first:end].tolist() for each in of_sentences))
+
+
+def _passage(found: _Found, chunks: Sequence[ChunkRecord], evidence: _Evidence) -> Passage:
     return Passage(
         chunk=chunks[0],
-        score=float(scored.scores[place]),
-        evidence=evidence.of(scored, place),
-        bm25=float(scored.bm25[place]),
-        sentence_similarities=tuple(scored.sentence_similarities[first:end].tolist()),
-        sentence_coverages=tuple(scored.sentence_coverages[first:end].tolist()),
+        score=found.score,
+        evidence=evidence.of(found),
+        bm25=found.bm25,
+        sentence_similarities=tuple(found.sentence_similarities),
+        sentence_coverages=tuple(found.sentence_coverages),
         also_in=tuple(chunks[1:]),
     )

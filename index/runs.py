@@ -18,7 +18,7 @@ from index.embeddings import Embeddings, Encoder
 from index.evaluation import CorpusEntry, Dataset, Run
 from index.generations import Generation, Home
 from index.reranking import RERANKED, Reranker
-from index.retrieval import retrieve, score_candidates
+from index.retrieval import Wanted, retrieve, score_candidates
 from index.sources import Rejected, Unchanged
 from index.vectors import Scores
 from index.weights import Weights, default_weights
@@ -143,8 +143,8 @@ class _Ranker:
 
     def _reranked(self, reranker: Reranker, query: str, embedding: Embeddings) -> tuple[NDArray[np.int64], Scores]:
         words = self._generation.lexical.query(query)
-        wanted = max(RERANKED, 2 * self._top_k)
-        passages = retrieve(self._generation, words, embedding, top_k=wanted, weights=self._weights.score)
+        top_k = max(RERANKED, 2 * self._top_k)
+        (passages,) = retrieve(self._generation, [Wanted(words, embedding, top_k)], self._weights.score)
         chunks = [(each.chunk, *each.also_in) for each in reranker.rerank(query, passages)]
         rows = np.array([chunk.row for same in chunks for chunk in same], dtype=np.int64)
         # Its judgements and the scores of those it did not read cannot be compared: only the order counts.

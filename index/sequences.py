@@ -14,12 +14,13 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.arrays import ArrayWriter, runs
+from index.arrays import ArrayWriter, joined, runs
 from index.corpus import ChunkRecord
 from index.shingles import BUCKETS, bucket_counts, shingles_of
 from index.terms import STOP_WORDS, every_term
@@ -41,10 +42,11 @@ _CLOSING = " \t\n\r\"'”’»)]*_"
 
 @dataclass(frozen=True)
 class Wording:
-    """How the words of some chunks meet those of a question. Shares weigh rare terms more, and lie in [0, 1].
+    """How the words of some chunks meet those of their questions. Shares weigh rare terms more, and lie in [0, 1].
 
     Attributes:
-        held: bool, shape (chunks, terms): which terms of the question a chunk holds.
+        held: bool, shape (chunks, terms): which terms of its question a chunk holds; there are as many columns as
+            the question has terms that has most.
         coverage: float32, shape (chunks,): share of the question's terms that the chunk holds.
         sentence_coverage: float32, shape (sentences,): share that each sentence holds, those of all chunks one after
             another.
@@ -103,21 +105,22 @@ class TermSequences:
         """Count the parts."""
         return len(self.starts) - 1
 
-    def wording(self, query: LexicalQuery, rows: NDArray[np.int64]) -> Wording:
-        """Compare a question with some chunks.
+    def wording(self, asked: Sequence[tuple[LexicalQuery, NDArray[np.int64]]]) -> Wording:
+        """Compare questions with some chunks each, all in the same array operations.
 
         Args:
-            query: the question, analysed.
-            rows: int64, shape (chunks,).
+            asked: each question, analysed, with the rows of its chunks: int64, shape (chunks,).
+
+        Returns:
+            Arrays over the chunks of the first question, then those of the second, and so on. What a chunk gets does
+            not depend on the others.
         """
-        weights = list(query.term_weights.values())
-        total = math.fsum(weights) or 1.0
-        shares = np.array([weight / total for weight in weights])
-        found = self._find(query, rows)
+        terms, rows = _terms_of([query for query, _ in asked]), joined([rows for _, rows in asked])
+        found = self._find(terms, [len(rows) for _, rows in asked], rows)
         # What each part holds: the share of the term, or 0. Terms come first, so that all parts are added up at once.
-        of_hits = shares.take(found.term_of_hit)
-        by_part = _table(len(shares), found.part_count, found.term_of_hit, found.part_of_hit, of_hits)
-        by_chunk = _table(len(shares), len(rows), found.term_of_hit, found.chunk_of_hit, of_hits)
+        of_hits, numbers = terms.shares.take(found.term_of_hit), terms.numbers.take(found.term_of_hit)
+        by_part = _table(terms.most, found.part_count, numbers, found.part_of_hit, of_hits)
+        by_chunk = _table(terms.most, len(rows), numbers, found.chunk_of_hit, of_hits)
         by_sentence = by_part.take(found.sentences, axis=1)
         contexts = by_part.take(found.contexts.repeat(found.sentence_counts), axis=1)
         every = np.concatenate([by_chunk, by_sentence, np.maximum(by_sentence, contexts)], axis=1)
@@ -129,45 +132,104 @@ class TermSequences:
             sentence_coverage=coverages[len(rows) : len(rows) + sentences],
             context_coverage=context_coverage,
             best_coverage=np.maximum.reduceat(context_coverage, bounds_of(found.sentence_counts)[:-1]),
-            phrases=_phrases(query, found, len(rows)),
+            phrases=_phrases(terms, found, len(rows)),
         )
 
     def terms(self, row: int) -> NDArray[np.uint32]:
         """Return the digests of the terms of a chunk's sentences, in order."""
         return self.digests[self.starts[self.first_parts[row] + 1] : self.starts[self.first_parts[row + 1]]]
 
-    def _find(self, query: LexicalQuery, rows: NDArray[np.int64]) -> _Hits:
+    def _find(self, terms: _Terms, counts: Sequence[int], rows: NDArray[np.int64]) -> _Hits:
+        """Find the terms of questions in their chunks, of which `rows` has so many for each question."""
         first, last = self.first_parts.take(rows), self.first_parts.take(rows + 1)
-        counts = last - first
-        contexts = bounds_of(counts)
-        chunk_of_part = np.arange(len(rows)).repeat(counts)
+        part_counts = last - first
+        contexts = bounds_of(part_counts)
+        chunk_of_part = np.arange(len(rows)).repeat(part_counts)
         parts = np.arange(contexts[-1]) + (first - contexts[:-1]).take(chunk_of_part)
         starts, ends = self.starts.take(first), self.starts.take(last)
         digests = self.digests.take(positions_in(starts, ends))
-        terms = np.array(list(map(digest, query.term_weights)), np.uint32)
-        # Found in one flat array: that is several times as fast as by row and column.
-        (places,) = (digests == terms[:, None]).ravel().nonzero()
-        term_of_hit = places // max(1, len(digests))
-        hits = places - term_of_hit * len(digests)
-        starts_here = self.starts.take(parts) - (starts - bounds_of(ends - starts)[:-1]).take(chunk_of_part)
+        chunk_starts = bounds_of(ends - starts)
+        bounds = [int(chunk_starts[first]) for first in accumulate(counts, initial=0)]
+        places, term_of_hit = terms.find(digests, bounds)
+        starts_here = self.starts.take(parts) - (starts - chunk_starts[:-1]).take(chunk_of_part)
         return _Hits(
             digests=digests,
-            places=hits,
+            places=places,
             term_of_hit=term_of_hit,
-            part_of_hit=starts_here.searchsorted(hits, side="right") - 1,
+            part_of_hit=starts_here.searchsorted(places, side="right") - 1,
             chunk_of_part=chunk_of_part,
             contexts=contexts[:-1],
         )
 
 
 @dataclass(frozen=True)
+class _Terms:
+    """The terms of questions, those of the first one before those of the second: arrays over terms.
+
+    Attributes:
+        queries: the questions.
+        digests: uint32.
+        shares: float64: of each in the weight of all terms of its question.
+        numbers: int64, of each among those of its question, from 0.
+        bounds: where those of each question begin, and their number at the end.
+        most: how many the question has that has most.
+    """
+
+    queries: Sequence[LexicalQuery]
+    digests: NDArray[np.uint32]
+    shares: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+    bounds: Sequence[int]
+    most: int
+
+    def find(self, digests: NDArray[np.uint32], bounds: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Find the terms of each question in its part of an array of digests.
+
+        Args:
+            digests: of the terms of chunks, those of the first question first.
+            bounds: where those of each question begin, and their number at the end.
+
+        Returns:
+            Where in the array each hit is, and which term it is; by term, and those of a term in order.
+        """
+        places, term_of_hit = [], []
+        for (first, end), (first_term, end_term) in zip(pairwise(bounds), pairwise(self.bounds), strict=True):
+            outcomes = digests[first:end] == self.digests[first_term:end_term, None]
+            # Found in one flat array: that is several times as fast as by row and column.
+            (hits,) = outcomes.ravel().nonzero()
+            terms = hits // max(1, end - first)
+            places.append(hits - (terms * (end - first) - first))
+            term_of_hit.append(terms + first_term)
+        return joined(places), joined(term_of_hit)
+
+
+def _terms_of(queries: Sequence[LexicalQuery]) -> _Terms:
+    digests: list[int] = []
+    shares: list[float] = []
+    numbers: list[int] = []
+    for query in queries:
+        total = query.upper_bound or 1.0
+        digests += map(digest, query.term_weights)
+        shares += [weight / total for weight in query.term_weights.values()]
+        numbers += range(len(query.term_weights))
+    return _Terms(
+        queries=queries,
+        digests=np.array(digests, np.uint32),
+        shares=np.array(shares),
+        numbers=np.array(numbers, np.int64),
+        bounds=list(accumulate((len(query.term_weights) for query in queries), initial=0)),
+        most=max((len(query.term_weights) for query in queries), default=0),
+    )
+
+
+@dataclass(frozen=True)
 class _Hits:
-    """Where the terms of a question stand in some chunks: arrays over hits, by term, and those of a term in order.
+    """Where the terms of questions stand in their chunks: arrays over hits, by term, and those of a term in order.
 
     Attributes:
         digests: the terms of the chunks, one after another.
         places: among them.
-        term_of_hit: of the question.
+        term_of_hit: among the terms of all questions.
         part_of_hit: among the parts of the chunks.
         chunk_of_part: among the chunks, for each part.
         contexts: for each chunk, the part with which it begins.
@@ -326,38 +388,64 @@ def _bounded(shares: NDArray[np.float64]) -> Scores:
     return np.minimum(shares, 1).astype(np.float32)
 
 
-def _phrases(query: LexicalQuery, hits: _Hits, count: int) -> Scores:
+def _phrases(terms: _Terms, hits: _Hits, count: int) -> Scores:
     """Return the shares of the pairs that the sentences of each chunk hold.
 
     Args:
-        query: with the pairs.
-        hits: of its terms.
+        terms: of the questions.
+        hits: of them.
         count: of the chunks.
     """
-    if not query.neighbours:
+    pairs = _pairs_of(terms)
+    if not len(pairs.shares):
         return np.zeros(count, dtype=np.float32)
-    pairs = _numbered_pairs(query)
     # Other terms, and stop words, cannot be a part of a pair. Hits that are one stand in their order, next to those
     # with which they may be a pair.
-    (wanted,) = ((pairs >= 0).any(axis=1).take(hits.term_of_hit) & hits.is_sentence.take(hits.part_of_hit)).nonzero()
+    is_part = (pairs.table >= 0).reshape(-1, terms.most).any(axis=1)
+    (wanted,) = (is_part.take(hits.term_of_hit) & hits.is_sentence.take(hits.part_of_hit)).nonzero()
     wanted = wanted.take(hits.places.take(wanted).argsort())
-    places, terms = hits.places.take(wanted), hits.term_of_hit.take(wanted)
+    places, found_terms = hits.places.take(wanted), hits.term_of_hit.take(wanted)
     chunks = hits.chunk_of_hit.take(wanted)
-    pair_of = pairs.ravel().take(terms[:-1] * len(pairs) + terms[1:])
+    pair_of = pairs.table.take(found_terms[:-1] * terms.most + terms.numbers.take(found_terms[1:]))
     # How many stop words come before a place, so that places without them tell which terms are neighbours.
     stop_words = (hits.digests & _STOP_BIT).cumsum(dtype=np.uint32)
     places = places - stop_words.take(places)
     (found,) = ((pair_of >= 0) & (places[1:] - places[:-1] == 1) & (chunks[1:] == chunks[:-1])).nonzero()
-    weights = [query.term_weights[one] + query.term_weights[other] for one, other in query.neighbours]
-    total = math.fsum(weights)
-    numbers, shares = pair_of.take(found), np.array([weight / total for weight in weights])
-    return _bounded(_table(len(shares), count, numbers, chunks.take(found), shares.take(numbers)).sum(axis=0))
+    found_pairs = pair_of.take(found)
+    shares, numbers = pairs.shares.take(found_pairs), pairs.numbers.take(found_pairs)
+    return _bounded(_table(pairs.most, count, numbers, chunks.take(found), shares).sum(axis=0))
 
 
-def _numbered_pairs(query: LexicalQuery) -> NDArray[np.int64]:
-    """Return which pair two terms of a question are, in either order; -1 for none."""
-    places = {term: place for place, term in enumerate(query.term_weights)}
-    numbers = [[-1] * len(places) for _ in places]
-    for number, (one, other) in enumerate(query.neighbours):
-        numbers[places[one]][places[other]] = numbers[places[other]][places[one]] = number
-    return np.array(numbers)
+@dataclass(frozen=True)
+class _Pairs:
+    """The pairs of neighbouring terms of questions: arrays over pairs, but for the table.
+
+    Attributes:
+        table: int64, shape (terms * most terms of a question,): which pair each term is with each of its question,
+            in either order; -1 for none.
+        shares: float64: of each in the weight of all pairs of its question.
+        numbers: int64, of each among those of its question, from 0.
+        most: how many the question has that has most.
+    """
+
+    table: NDArray[np.int64]
+    shares: NDArray[np.float64]
+    numbers: NDArray[np.int64]
+    most: int
+
+
+def _pairs_of(terms: _Terms) -> _Pairs:
+    table = [-1] * (len(terms.digests) * terms.most)
+    shares: list[float] = []
+    numbers: list[int] = []
+    for query, first in zip(terms.queries, terms.bounds, strict=False):
+        places = {term: place for place, term in enumerate(query.term_weights)}
+        weights = [query.term_weights[one] + query.term_weights[other] for one, other in query.neighbours]
+        total = math.fsum(weights)
+        for number, (one, other) in enumerate(query.neighbours, len(shares)):
+            table[(first + places[one]) * terms.most + places[other]] = number
+            table[(first + places[other]) * terms.most + places[one]] = number
+        shares += [weight / total for weight in weights]
+        numbers += range(len(weights))
+    most = max((len(query.neighbours) for query in terms.queries), default=0)
+    return _Pairs(np.array(table, np.int64), np.array(shares), np.array(numbers, np.int64), most)

@@ -3,11 +3,11 @@
 One thread answers. While it is busy questions gather, and it then takes what is there together; nothing waits on
 purpose. Questions asked alone go before those of a batch, of which some are taken each time all the same.
 
-Handing a question over to that thread and back takes most of a millisecond. One that comes while nothing waits is
-answered where it came in, in the thread of the event loop: not if it may take longer than most, and only so many
-in a row, so that the loop comes to its other work. Where questions for the instant encoder wait all the same, the
-thread has the loop answer them, too: both would else hold up one another at each step, as Python runs one at a time.
-The full encoder runs beside the loop.
+Handing a question over to that thread and back takes most of a millisecond. One that comes alone while nothing waits
+is answered where it came in, in the thread of the event loop, unless it may take longer than most. Questions for the
+instant encoder are answered there, too, when several come in one round of the loop: together, at its end, and only so
+many, so that the loop comes to its other work. A thread of their own and the loop would hold up one another at each
+step, as Python runs one at a time. The full encoder runs beside the loop.
 
 Where the line is full a question is turned away, or it is answered by the instant encoder, if that is wanted. Some
 times as many may wait for that, because it takes a fraction of the time.
@@ -21,7 +21,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,7 +46,6 @@ AT_ONCE_CHARS, AT_ONCE_TOP_K, AT_ONCE_S = 300, 20, 0.01
 # How many of them are answered in one round of the event loop, which accepts only one new connection, so that long
 # rounds keep clients waiting. One counts as one more for each so many seconds that the last one took.
 AT_ONCE_IN_A_ROUND, AT_ONCE_SHARE_S = 16, 0.0025
-HANDING_BACK_S = 1.0  # after which the thread looks whether the event loop is still there
 SOON_S = 0.05  # within which most are answered; only then it is watched whether a client leaves
 RESERVED_FOR_BATCHES = 4
 
@@ -93,7 +92,8 @@ class Line:
         self._at_once_allowed = at_once
         # What the last question took, in seconds. How long the full encoder takes is only known then.
         self._took_s: dict[EncoderName, float] = {"instant": 0.0, "full": math.inf}
-        self._in_this_round = 0
+        self._came, self._came_before = 0, 0  # quick questions in this round of the event loop, and in the one before
+        self._gathered: deque[_Waiting] = deque()  # which the event loop answers
         self._singles: deque[_Waiting] = deque()
         self._batches: deque[_Waiting] = deque()
         self._overflow: deque[_Waiting] = deque()
@@ -111,12 +111,17 @@ class Line:
         """Answer what waits, then end."""
         with self._changed:
             self._is_closed = True
+            self._singles.extend(_first(self._gathered, len(self._gathered)))
             self._changed.notify()
         if self._thread.ident is not None:
             self._thread.join()
 
     def __len__(self) -> int:
-        return len(self._singles) + len(self._batches) + len(self._overflow)
+        return len(self._gathered) + len(self._singles) + len(self._batches) + len(self._overflow)
+
+    @property
+    def _waits_for_thread(self) -> bool:
+        return bool(self._singles or self._batches or self._overflow)
 
     async def ask(
         self, questions: Sequence[Question], *, gone: Callable[[], Awaitable[None]], is_counted: bool = True
@@ -183,13 +188,15 @@ class Line:
         return answer
 
     def _may_answer_at_once(self, question: Question) -> bool:
-        encoder = self._encoder_of(question)
-        if not self._is_quick(question, encoder) or self._is_busy or len(self):
+        if not self._is_quick(question, self._encoder_of(question)):
             return False
-        if not self._in_this_round:
-            asyncio.get_running_loop().call_soon(self._begin_round)
-        self._in_this_round += self._share_of_round(encoder)
-        return self._in_this_round <= AT_ONCE_IN_A_ROUND
+        if not self._came:
+            asyncio.get_running_loop().call_soon(self._end_round)
+        self._came += 1
+        return self._came == 1 and self._came_before <= 1 and not self._is_busy and not len(self)
+
+    def _end_round(self) -> None:
+        self._came, self._came_before = 0, self._came
 
     def _is_quick(self, question: Question, encoder: EncoderName) -> bool:
         """Whether a question may be answered in the thread of the event loop."""
@@ -201,14 +208,8 @@ class Line:
             and question.top_k <= AT_ONCE_TOP_K
         )
 
-    def _share_of_round(self, encoder: EncoderName) -> int:
-        return 1 + int(self._took_s[encoder] / AT_ONCE_SHARE_S)
-
     def _encoder_of(self, question: Question) -> EncoderName:
         return question.encoder or self._encoder
-
-    def _begin_round(self) -> None:
-        self._in_this_round = 0
 
     def _admit(self, questions: Sequence[Question]) -> list[asyncio.Future[Answer]]:
         loop, now = asyncio.get_running_loop(), time.monotonic()
@@ -216,12 +217,15 @@ class Line:
             _Waiting(question, self._encoder_of(question), loop.create_future(), now) for question in questions
         ]
         with self._changed:
-            if len(self._singles) + len(self._batches) + len(waiting) <= self._bound:
-                (self._singles if len(waiting) == 1 else self._batches).extend(waiting)
-            else:
+            if len(self) - len(self._overflow) + len(waiting) > self._bound:
                 self._admit_overflow(waiting)
+            elif not self._is_busy and not self._waits_for_thread and self._belongs_in_the_loop(waiting):
+                self._gather(waiting)
+            else:
+                (self._singles if len(waiting) == 1 else self._batches).extend(waiting)
             self._metrics.queue(len(self))
-            self._changed.notify()
+            if self._waits_for_thread:
+                self._changed.notify()
         return [each.future for each in waiting]
 
     def _admit_overflow(self, waiting: Sequence[_Waiting]) -> None:
@@ -245,46 +249,62 @@ class Line:
             "deadline", f"No answer within {self._deadline_s:g} s: too much is asked. Ask again in a moment."
         )
 
+    def _belongs_in_the_loop(self, batch: Sequence[_Waiting]) -> bool:
+        return len(batch) <= self._most_in_a_round and all(
+            each.encoder == "instant" and self._is_quick(each.question, "instant") for each in batch
+        )
+
+    @property
+    def _most_in_a_round(self) -> int:
+        return AT_ONCE_IN_A_ROUND // (1 + int(self._took_s["instant"] / AT_ONCE_SHARE_S))
+
+    def _gather(self, waiting: Sequence[_Waiting]) -> None:
+        """Let the event loop answer questions, in whose thread this runs."""
+        with self._changed:
+            if not self._gathered:
+                asyncio.get_running_loop().call_soon(self._answer_gathered)
+            self._gathered.extend(waiting)
+
+    def _answer_gathered(self) -> None:
+        with self._changed:
+            batch = _wanted(_first(self._gathered, self._most_in_a_round))
+            if self._gathered:
+                asyncio.get_running_loop().call_soon(self._answer_gathered)
+        if not batch:
+            return
+        if not self._answering.acquire(blocking=False):  # the thread is answering, and takes these next
+            with self._changed:
+                self._singles.extend(batch)
+                self._changed.notify()
+            return
+        try:
+            for of_encoder, outcomes in self._answered(batch):
+                _deliver(of_encoder, outcomes)
+        finally:
+            self._answering.release()
+
     def _work(self) -> None:
         while batch := self._take():
-            if self._belongs_in_the_loop(batch):
-                self._hand_back(batch)
-            else:
-                self._answer(batch)
-
-    def _belongs_in_the_loop(self, batch: Sequence[_Waiting]) -> bool:
-        are_quick = all(each.encoder == "instant" and self._is_quick(each.question, "instant") for each in batch)
-        return are_quick and len(batch) * self._share_of_round("instant") <= AT_ONCE_IN_A_ROUND
-
-    def _hand_back(self, batch: Sequence[_Waiting]) -> None:
-        """Have the event loop answer questions, and wait until it has."""
-        loop, answered = batch[0].future.get_loop(), threading.Event()
-
-        def answer() -> None:
-            try:
-                self._answer(batch)
-            finally:
-                answered.set()
-
-        with suppress(RuntimeError):  # the loop has ended, and with it whoever waits
-            loop.call_soon_threadsafe(answer)
-        while not loop.is_closed() and not answered.wait(HANDING_BACK_S):
-            pass
+            if self._belongs_in_the_loop(batch) and not self._is_closed:
+                _in_the_loop(batch, self._gather, batch)
+                continue
+            with self._answering:
+                for of_encoder, outcomes in self._answered(batch):
+                    _in_the_loop(of_encoder, _deliver, of_encoder, outcomes)
 
     def _take(self) -> list[_Waiting]:
         """Wait for questions that somebody still waits for; return none when the line is closed."""
         while True:
             with self._changed:
                 self._is_busy = False
-                while not len(self) and not self._is_closed:
+                while not self._waits_for_thread and not self._is_closed:
                     self._changed.wait()
                 taken = self._next()
                 self._is_busy = bool(taken)
                 self._metrics.queue(len(self))
             if not taken:
                 return []
-            wanted = [each for each in taken if not each.future.cancelled()]
-            if wanted:
+            if wanted := _wanted(taken):
                 return wanted
 
     def _next(self) -> list[_Waiting]:
@@ -293,23 +313,20 @@ class Line:
         batches = _first(self._batches, MAX_TOGETHER - len(singles))
         return _first(self._overflow, MAX_TOGETHER) + singles + batches
 
-    def _answer(self, batch: Sequence[_Waiting]) -> None:
-        with self._answering:
-            self._answer_each(batch)
-
-    def _answer_each(self, batch: Sequence[_Waiting]) -> None:
+    def _answered(
+        self, batch: Sequence[_Waiting]
+    ) -> Iterator[tuple[Sequence[_Waiting], Sequence[Answer | Exception]]]:
+        """Answer questions, those for each encoder together."""
         started = time.monotonic()
         for each in batch:
             self._metrics.stage("waiting", started - each.since)
         for encoder in ENCODERS:
             of_encoder = [each for each in batch if each.encoder == encoder]
-            if not of_encoder:
-                continue
-            begun = time.monotonic()
-            outcomes = self._outcomes(of_encoder, encoder)
-            self._took_s[encoder] = (time.monotonic() - begun) / len(of_encoder)
-            if not all(each.future.done() for each in of_encoder):
-                of_encoder[0].future.get_loop().call_soon_threadsafe(_deliver, of_encoder, outcomes)
+            if of_encoder:
+                begun = time.monotonic()
+                outcomes = self._outcomes(of_encoder, encoder)
+                self._took_s[encoder] = (time.monotonic() - begun) / len(of_encoder)
+                yield of_encoder, outcomes
         self._metrics.batch(len(batch))
         self._metrics.stage("answering", time.monotonic() - started)
 
@@ -329,6 +346,11 @@ def _first(waiting: deque[_Waiting], count: int) -> list[_Waiting]:
     return [waiting.popleft() for _ in range(min(count, len(waiting)))]
 
 
+def _wanted(waiting: Sequence[_Waiting]) -> list[_Waiting]:
+    """Return those for which somebody still waits."""
+    return [each for each in waiting if not each.future.cancelled()]
+
+
 def line_of(settings: Settings, serving: Serving, metrics: Metrics) -> Line:
     """Make a line as the settings want it."""
     return Line(
@@ -345,6 +367,12 @@ def line_of(settings: Settings, serving: Serving, metrics: Metrics) -> Line:
 async def _all(futures: Sequence[asyncio.Future[Answer]]) -> None:
     for future in futures:
         await future
+
+
+def _in_the_loop(waiting: Sequence[_Waiting], callback: Callable[..., None], *arguments: object) -> None:
+    """Call something in the thread of the event loop in which questions were asked."""
+    with suppress(RuntimeError):  # the loop has ended, and with it whoever waits
+        waiting[0].future.get_loop().call_soon_threadsafe(callback, *arguments)
 
 
 def _deliver(batch: Sequence[_Waiting], outcomes: Sequence[Answer | Exception]) -> None:

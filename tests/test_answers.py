@@ -27,7 +27,7 @@ from index.embeddings import Encoder
 from index.errors import QuestionError
 from index.generations import Generation, Home
 from index.kinds import expected_of
-from index.retrieval import Passage, retrieve
+from index.retrieval import Passage, Wanted, retrieve
 from index.weights import AnswerWeights, default_weights
 from service.schemas.answers import AnswerJson
 
@@ -266,7 +266,8 @@ def test_the_bounds_themselves_are_allowed(handbook: Generation, encoder: Encode
 def three_sentences(handbook: Generation, encoder: Encoder) -> Passage:
     """A passage of three sentences."""
     (embedding,) = encoder.encode_queries([RED])
-    passages = retrieve(handbook, handbook.lexical.query(RED), embedding, top_k=100, weights=default_weights().score)
+    wanted = Wanted(handbook.lexical.query(RED), embedding, top_k=100)
+    (passages,) = retrieve(handbook, [wanted], default_weights().score)
     return next(passage for passage in passages if len(passage.chunk.sentences) == 3)
 
 
@@ -301,7 +302,7 @@ def test_of_equally_near_sentences_the_one_with_the_words_of_the_question_is_bes
     for sentence, text in zip(passage.chunk.sentences, passage.chunk.sentence_texts, strict=True):
         # The last word of each sentence is in no other one.
         query = handbook.lexical.query(text.rstrip(".。").split()[-1])
-        coverages = handbook.sequences.wording(query, np.array([passage.chunk.row])).sentence_coverage
+        coverages = handbook.sequences.wording([(query, np.array([passage.chunk.row]))]).sentence_coverage
         asked = replace(passage, sentence_coverages=tuple(coverages.tolist()))
         assert best_sentences(asked, weights) == sentence
 
@@ -335,8 +336,8 @@ def test_of_equally_near_sentences_the_one_with_what_is_asked_for_is_best(
     sync(home, [MemorySource({"bridge.md": " ".join(texts)})], encoder)
     generation = home.open_current()
     (embedding,) = encoder.encode_queries([question])
-    query = generation.lexical.query(question)
-    (passage,) = retrieve(generation, query, embedding, top_k=1, weights=default_weights().score)
+    wanted = Wanted(generation.lexical.query(question), embedding)
+    ((passage,),) = retrieve(generation, [wanted], default_weights().score)
     passage = replace(passage, sentence_similarities=(0.5,) * 4, sentence_coverages=(0.5,) * 4)
     weights = AnswerWeights(similarity=0.45, coverage=0.4, kind=0.15, near_best=0.95)
     start, end = best_sentences(passage, weights, expected_of(question))

@@ -273,21 +273,28 @@ def test_instant_questions_that_wait_are_answered_by_the_event_loop(
     assert threads == [(1, "answers"), (2, threading.main_thread().name)]
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.2])
-def test_an_event_loop_that_ends_is_not_waited_for(
-    handbook: Generation, gate: Gate, monkeypatch: pytest.MonkeyPatch, after_s: float
+@pytest.mark.parametrize("name", ["instant", "full"])
+def test_an_event_loop_that_has_ended_is_not_told(
+    handbook: Generation, gate: Gate, name: module.EncoderName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "HANDING_BACK_S", 0.05)
-    loop = asyncio.new_event_loop()  # never runs what it is given
-    waiting = module._Waiting(RED, "instant", loop.create_future(), 0.0)
-    ending = threading.Timer(after_s, loop.close)
-    with line_of(handbook, gate) as line:
-        ending.start()
-        if not after_s:
-            ending.join()
-        line._hand_back([waiting])
-    assert loop.is_closed()
-    assert not waiting.future.done()
+    monkeypatch.setattr(module, "AT_ONCE_S", 60.0)
+    gate.opened.set()
+    ended = asyncio.new_event_loop()
+    lost = module._Waiting(replace(RED, encoder=name), name, ended.create_future(), 0.0)
+    ended.close()
+
+    async def ask_after(line: Line) -> list[Answer]:
+        with line._changed:
+            line._singles.append(lost)
+            line._changed.notify()
+        while len(line):
+            await asyncio.sleep(0.001)
+        return await line.ask([DESCALE], gone=never)
+
+    with line_of(handbook, gate, at_once=True) as line:
+        (answer,) = asyncio.run(ask_after(line))
+    assert answer.question == DESCALE.text
+    assert not lost.future.done()
 
 
 @pytest.mark.parametrize(
@@ -312,27 +319,60 @@ def test_what_may_take_longer_waits_for_the_thread(handbook: Generation, gate: G
     assert answer.question == question.text
 
 
-def test_only_so_many_are_answered_in_one_round_of_the_event_loop(
+def test_what_comes_in_one_round_of_the_event_loop_is_answered_together_there(
     handbook: Generation, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "AT_ONCE_IN_A_ROUND", 3)
     monkeypatch.setattr(module, "AT_ONCE_S", 60.0)
     monkeypatch.setattr(module, "AT_ONCE_SHARE_S", 60.0)
     question = replace(RED, encoder="instant")
+    together: list[int] = []
 
-    async def ask(line: Line, count: int) -> int:
+    def noted(line: Line, batch: Sequence[module._Waiting], encoder: module.EncoderName) -> Sequence[object]:
+        assert threading.current_thread() is threading.main_thread()
+        together.append(len(batch))
+        return outcomes(line, batch, encoder)
+
+    outcomes = Line._outcomes
+    monkeypatch.setattr(Line, "_outcomes", noted)
+
+    async def ask(line: Line, count: int) -> tuple[int, list[int]]:
+        together.clear()
         asking = [asyncio.ensure_future(line.ask([question], gone=never)) for _ in range(count)]
         await asyncio.sleep(0)
         at_once = sum(each.done() for each in asking)
-        await asyncio.gather(*asking)
-        await idle(line)
-        return at_once
+        answers = await asyncio.gather(*asking)
+        assert all(answer == expected for (answer,) in answers)
+        return at_once, list(together)
 
-    async def ask_twice(line: Line) -> list[int]:
-        return [await ask(line, 5), await ask(line, 3)]
+    async def ask_again_and_again(line: Line) -> list[tuple[int, list[int]]]:
+        return [await ask(line, count) for count in (1, 1, 6, 3, 1, 1)]
+
+    (expected,) = answer_questions(handbook, instant_encoder(handbook), [question])
+    with line_of(handbook, gate, at_once=True) as line:
+        found = asyncio.run(ask_again_and_again(line))
+    # One that comes alone is answered at once, unless there were several in the round before.
+    assert found == [(1, []), (1, []), (1, [3, 2]), (0, [3]), (0, [1]), (1, [])]
+
+
+def test_what_the_event_loop_was_to_answer_goes_to_the_thread_while_that_answers(
+    handbook: Generation, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_S", 60.0)
+    instant = [replace(question, encoder="instant") for question in (RED, DESCALE)]
+
+    async def ask_both_ways(line: Line) -> list[list[Answer]]:
+        waiting = [asyncio.ensure_future(line.ask([question], gone=never)) for question in (RED, *instant)]
+        line._came_before = 2
+        await asyncio.sleep(0)
+        await entered(gate)  # before the loop comes to what it was to answer, or just after
+        await asyncio.sleep(0)
+        gate.opened.set()
+        return await asyncio.gather(*waiting)
 
     with line_of(handbook, gate, at_once=True) as line:
-        assert asyncio.run(ask_twice(line)) == [3, 3]
+        _, *answers = asyncio.run(ask_both_ways(line))
+    assert [answer for (answer,) in answers] == answer_questions(handbook, instant_encoder(handbook), instant)
 
 
 @pytest.mark.parametrize(("limit_s", "is_at_once"), [(60.0, True), (0.0, False)])

@@ -74,7 +74,7 @@ def test_candidates_from_rows_score_as_those_at_hand(handbook: Generation, encod
         excerpt.sentences.similarities(embedding, sentences.positions),
         local.sentences.similarities(embedding, same.positions),
     )
-    ours, theirs = excerpt.sequences.wording(query, excerpt.rows), local.sequences.wording(query, local.rows)
+    ours, theirs = (each.sequences.wording([(query, each.rows)]) for each in (excerpt, local))
     for field in fields(ours):
         np.testing.assert_array_equal(getattr(ours, field.name), getattr(theirs, field.name))
 

@@ -10,10 +10,11 @@ import pytest
 from handbook import RESET
 from sources_in_memory import MemorySource
 
+from index import retrieval as module
 from index.build import sync
 from index.embeddings import Embeddings, Encoder
 from index.generations import Generation, Home
-from index.retrieval import RESCORED, Passage, retrieve, score_candidates
+from index.retrieval import RESCORED, Passage, Wanted, retrieve, score_candidates
 from index.store import CANDIDATES
 from index.terms import every_term
 from index.weights import ScoreWeights
@@ -54,10 +55,9 @@ def found(
     allowed: np.ndarray | None = None,
     weights: ScoreWeights = WEIGHTS,
 ) -> list[Passage]:
-    embedding = embedded(encoder, question)
-    return retrieve(
-        generation, generation.lexical.query(question), embedding, top_k=top_k, weights=weights, allowed=allowed
-    )
+    wanted = Wanted(generation.lexical.query(question), embedded(encoder, question), top_k, allowed)
+    (passages,) = retrieve(generation, [wanted], weights)
+    return passages
 
 
 def scores_by_row(passages: list[Passage]) -> dict[int, tuple[object, ...]]:
@@ -156,17 +156,42 @@ def test_scores_do_not_depend_on_how_many_are_wanted(
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_scores_do_not_depend_on_what_is_allowed(handbook: Generation, encoder: Encoder, question: str) -> None:
-    embedding = embedded(encoder, question)
-    query = handbook.lexical.query(question)
-    everything = scores_by_row(retrieve(handbook, query, embedding, top_k=100, weights=WEIGHTS))
+    everything = scores_by_row(found(handbook, encoder, question, top_k=100))
     for kept in itertools.combinations(everything, 3):
         allowed = np.zeros(handbook.manifest.chunks, dtype=np.bool_)
         allowed[list(kept)] = True
-        passages = retrieve(handbook, query, embedding, top_k=100, weights=WEIGHTS, allowed=allowed)
-        some = scores_by_row(passages)
+        some = scores_by_row(found(handbook, encoder, question, top_k=100, allowed=allowed))
         assert some.keys() == set(kept)
         # Exactly: not one bit of a float differs.
         assert some.items() <= everything.items()
+
+
+def test_a_question_finds_the_same_alone_and_with_others(handbook: Generation, encoder: Encoder) -> None:
+    some, none = (np.zeros(handbook.manifest.chunks, dtype=np.bool_) for _ in range(2))
+    some[::2] = True
+    wanted = [
+        Wanted(handbook.lexical.query(question), embedded(encoder, question), top_k, allowed)
+        for question, (top_k, allowed) in zip(
+            QUESTIONS, itertools.cycle([(5, None), (100, some), (3, none), (1, None)]), strict=False
+        )
+    ]
+    together = retrieve(handbook, wanted, WEIGHTS)
+    assert [len(passages) for passages in together[:4]] == [5, min(100, int(some.sum())), 0, 1]
+    for each, passages in zip(wanted, together, strict=True):
+        assert retrieve(handbook, [each], WEIGHTS) == [passages]
+
+
+def test_the_rest_is_scored_for_the_question_that_wants_more_than_are_scored_first(
+    handbook: Generation, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RESCORED", 4)
+    wanted = [
+        Wanted(handbook.lexical.query(question), embedded(encoder, question), top_k)
+        for question, top_k in zip(QUESTIONS, itertools.cycle([3, 10]), strict=False)
+    ]
+    together = retrieve(handbook, wanted, WEIGHTS)
+    assert together == [retrieve(handbook, [each], WEIGHTS)[0] for each in wanted]
+    assert [len(passages) for passages in together] == [each.top_k for each in wanted]
 
 
 def test_nothing_allowed_gives_no_passages(handbook: Generation, encoder: Encoder) -> None:

@@ -61,9 +61,8 @@ def rows_of(generation: Generation) -> np.ndarray:
 
 
 def asked(generation: Generation, question: str, rows: np.ndarray | None = None) -> Wording:
-    return generation.sequences.wording(
-        generation.lexical.query(question), rows_of(generation) if rows is None else rows
-    )
+    query = generation.lexical.query(question)
+    return generation.sequences.wording([(query, rows_of(generation) if rows is None else rows)])
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -108,6 +107,21 @@ def test_what_a_chunk_gets_does_not_depend_on_the_others(generation: Generation)
     alone = [asked(generation, QUESTIONS[0], rows[row : row + 1]) for row in rows]
     for name in ("coverage", "best_coverage", "phrases", "sentence_coverage", "context_coverage"):
         assert np.concatenate([getattr(each, name) for each in alone]).tobytes() == getattr(together, name).tobytes()
+
+
+def test_what_a_chunk_gets_does_not_depend_on_other_questions(generation: Generation) -> None:
+    chosen = [rows_of(generation)[number % 3 :: 1 + number % 2] for number in range(len(QUESTIONS))]
+    chosen[3] = chosen[3][:0]
+    queries = [generation.lexical.query(question) for question in QUESTIONS]
+    together = generation.sequences.wording(list(zip(queries, chosen, strict=True)))
+    alone = [generation.sequences.wording([each]) for each in zip(queries, chosen, strict=True)]
+    for name in ("coverage", "best_coverage", "phrases", "sentence_coverage", "context_coverage"):
+        assert np.concatenate([getattr(each, name) for each in alone]).tobytes() == getattr(together, name).tobytes()
+    ends = np.cumsum([len(rows) for rows in chosen])
+    for held, each in zip(np.split(together.held, ends[:-1]), alone, strict=True):
+        terms = each.held.shape[1]
+        np.testing.assert_array_equal(held[:, :terms], each.held)
+        assert not held[:, terms:].any()
 
 
 def test_words_that_no_chunk_holds_have_no_share(generation: Generation) -> None:
