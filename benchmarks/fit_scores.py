@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,8 @@ from index.evaluation import Dataset, Qrels, evaluate
 from index.generations import Generation
 from index.retrieval import RESCORED, score_candidates
 from index.runs import QUERIES_AT_ONCE
-from index.weights import ScoreWeights, default_weights
+from index.weights import PARTS, default_weights
 
-PARTS = tuple(field.name for field in fields(ScoreWeights) if field.name != "furniture")
 DECIMALS = 2
 FIRST_GUESS = 5.0  # for each part; what it is makes no difference to where the search ends
 # Keeps the weights finite where they order everything rightly, and too small to matter where they do not.

@@ -31,7 +31,7 @@ from pathlib import Path
 import fit_scores
 import numpy as np
 from figures import print_figures, table
-from fit_scores import PARTS, Sample
+from fit_scores import Sample
 from indexes import default_encoder, open_dataset, progress_bars
 from machine import machine
 from safetensors import safe_open
@@ -45,7 +45,7 @@ from index.evaluation import evaluate
 from index.instant import load_instant, shipped_table
 from index.models import ModelFiles, find_model
 from index.token_table import TokenTable
-from index.weights import default_weights
+from index.weights import PARTS, default_weights
 from service.settings import read_settings
 
 QUESTIONS, SENTENCES, QUERIES = 20_000, 10_000, 12_000

@@ -26,6 +26,8 @@ def groups_of_duplicates(sequences: TermSequences, rows: NDArray[np.int64], *, a
     """
     counts = sequences.shingle_counts.take(rows, axis=0).astype(np.int32)
     alike = may_overlap(counts[:at_most], counts)
+    if np.count_nonzero(alike) == len(alike):  # each is like itself alone, as mostly
+        return [[place] for place in range(len(alike))]
     left = np.arange(len(rows))
     groups: list[list[int]] = []
     while len(left) and len(groups) < at_most:

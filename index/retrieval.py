@@ -28,7 +28,7 @@ from index.embeddings import Embeddings
 from index.store import Excerpt, OpenGeneration
 from index.vectors import Scores, SentencesOfChunks
 from index.vocabulary import LexicalQuery
-from index.weights import Evidence, ScoreWeights
+from index.weights import PARTS, Evidence, ScoreWeights
 
 RESCORED = 40  # of the candidates of both searches; the others come after these
 # What a keyword score counts for when they are chosen; an embedding counts for its weight.
@@ -111,8 +111,7 @@ class Scored:
         bounds: where those of each question begin, and their number at the end; they are best first.
         rows: int64.
         scores: fused, float32 in [0, 1].
-        part_names: in `ScoreWeights`.
-        table: the parts: float32, shape (parts, candidates).
+        table: `PARTS` of the scores: float32, shape (parts, candidates).
         held: bool, shape (candidates, terms): which terms of its question each holds.
         bm25: keyword scores as they are.
         sentence_spans: int64, shape (candidates, 2): where the sentences of each lie in the three arrays below.
@@ -123,7 +122,6 @@ class Scored:
     bounds: Sequence[int]
     rows: NDArray[np.int64]
     scores: Scores
-    part_names: tuple[str, ...]
     table: Scores
     held: NDArray[np.bool_]
     bm25: Scores
@@ -134,8 +132,8 @@ class Scored:
 
     @property
     def parts(self) -> dict[str, Scores]:
-        """The parts of the score by their names."""
-        return dict(zip(self.part_names, self.table, strict=True))
+        """The parts of the scores by their names."""
+        return dict(zip(PARTS, self.table, strict=True))
 
 
 def retrieve(generation: OpenGeneration, wanted: Sequence[Wanted], weights: ScoreWeights) -> list[list[Passage]]:
@@ -188,33 +186,32 @@ def _scored(candidates: Sequence[Candidates], weights: ScoreWeights) -> Scored:
     excerpt, counts = candidates[0].excerpt, [len(each) for each in candidates]
     rows = joined([each.rows for each in candidates])
     if not len(rows):
-        none, table = np.empty(0, np.float32), np.empty((0, 0), np.float32)
-        return Scored([0], rows, none, (), table, table > 0, none, np.empty((0, 2), np.int64), none, none, none)
+        none, table = np.empty(0, np.float32), np.empty((len(PARTS), 0), np.float32)
+        return Scored([0], rows, none, table, table.T > 0, none, np.empty((0, 2), np.int64), none, none, none)
     bounds = list(accumulate(counts, initial=0))
     sentences = excerpt.sentences.of_chunks(rows)
     similarities = _similarities(candidates, sentences, bounds)
     wording = excerpt.sequences.wording([(each.wanted.query, each.rows) for each in candidates])
     sentence, question = _nearest_sentences(excerpt, sentences, similarities)
-    parts = {
-        "dense": joined([each.dense for each in candidates]),
-        "sentence": sentence,
-        "question": question,
-        "coverage": wording.coverage,
-        "either": 1 - (1 - sentence) * (1 - wording.coverage),
-        "sentence_coverage": wording.best_coverage,
-        "phrases": wording.phrases,
-    }
     # As one array: each operation on arrays so small costs as much as on larger ones.
-    table = np.array(list(parts.values()))
-    factors = np.array([getattr(weights, name) for name in parts], np.float32)
-    fused = (factors[:, None] * table).sum(axis=0)
+    table = np.array(
+        [
+            joined([each.dense for each in candidates]),
+            sentence,
+            question,
+            wording.coverage,
+            1 - (1 - sentence) * (1 - wording.coverage),
+            wording.best_coverage,
+            wording.phrases,
+        ]
+    )
+    fused = (weights.of_parts[:, None] * table).sum(axis=0)
     scores = np.where(excerpt.furniture[rows], np.float32(weights.furniture) * fused, fused)
     order = _best_first(rows, scores, counts)
     return Scored(
         bounds=bounds,
         rows=rows[order],
         scores=scores[order],
-        part_names=tuple(parts),
         table=table[:, order],
         held=wording.held[order],
         bm25=joined([each.bm25 for each in candidates])[order],
@@ -288,11 +285,10 @@ def _passages(
     members = [[rows[leader], *np.sort(rows[twins])] if twins else [rows[leader]] for leader, *twins in groups]
     found = excerpt.in_corpus(np.array(list(chain.from_iterable(members))))
     chunks = iter(generation.corpus.chunks(found.tolist()))
-    evidence = _Evidence(wanted.query, scored.part_names, float(generation.centroid @ wanted.embedding))
-    leaders = [first + leader for leader, *_ in groups]
+    evidence = _Evidence(wanted.query, background=float(generation.centroid @ wanted.embedding))
     return [
-        _passage(each, [next(chunks) for _ in group], evidence)
-        for each, group in zip(_found(scored, leaders), groups, strict=True)
+        _passage(scored, found, [next(chunks) for _ in group], evidence)
+        for found, group in zip(_found(scored, [first + leader for leader, *_ in groups]), groups, strict=True)
     ]
 
 
@@ -301,29 +297,18 @@ class _Evidence:
 
     Args:
         query: the question, analysed.
-        part_names: of the parts of a score, in their order.
         background: see `Evidence`.
     """
 
-    def __init__(self, query: LexicalQuery, part_names: Sequence[str], background: float) -> None:
-        self._part_names = part_names
+    def __init__(self, query: LexicalQuery, *, background: float) -> None:
         places = {term: place for place, term in enumerate(query.term_weights)}
         self._names = [[[places[term] for term in way] for way in name] for name in query.names]
-        self._of_question = {
-            "background": background,
-            "specificity": query.specificity,
-            "unknown": float(not query.is_known),
-        }
+        self._of_question = background, query.specificity, float(not query.is_known)
 
-    def of(self, found: _Found) -> Evidence:
+    def of(self, found: _Found, *, answer_coverage: float) -> Evidence:
         """Return the evidence for one of its candidates."""
-        nearest = found.sentence_similarities.index(max(found.sentence_similarities))
-        return Evidence(
-            **dict(zip(self._part_names, found.parts, strict=True)),
-            names=float(self._holds_names(found.held)),
-            answer_coverage=found.context_coverages[nearest],
-            **self._of_question,
-        )
+        names = float(self._holds_names(found.held))
+        return Evidence(*(*found.parts, names, answer_coverage, *self._of_question))
 
     def _holds_names(self, held: Sequence[bool]) -> bool:
         return not self._names or all(any(all(held[place] for place in way) for way in name) for name in self._names)
@@ -336,33 +321,32 @@ class _Found(NamedTuple):
     parts: Sequence[float]
     held: Sequence[bool]
     bm25: float
-    sentence_similarities: Sequence[float]
-    sentence_coverages: Sequence[float]
-    context_coverages: Sequence[float]
+    sentence_span: tuple[int, int]
 
 
 def _found(scored: Scored, places: Sequence[int]) -> Iterator[_Found]:
-    """Yield the candidates at some places."""
-    rows = zip(
-        scored.scores.take(places).tolist(),
-        scored.table.take(places, axis=1).T.tolist(),
-        scored.held.take(places, axis=0).tolist(),
-        scored.bm25.take(places).tolist(),
-        scored.sentence_spans.take(places, axis=0).tolist(),
-        strict=True,
+    """Return the candidates at some places."""
+    rows = np.array(places)
+    return map(
+        _Found,
+        scored.scores.take(rows).tolist(),
+        scored.table.take(rows, axis=1).T.tolist(),
+        scored.held.take(rows, axis=0).tolist(),
+        scored.bm25.take(rows).tolist(),
+        scored.sentence_spans.take(rows, axis=0).tolist(),
     )
-    of_sentences = scored.sentence_similarities, scored.sentence_coverages, scored.context_coverages
-    for *values, (first, end) in rows:
-        yield _Found(*values, *(each[first:end].tolist() for each in of_sentences))
 
 
-def _passage(found: _Found, chunks: Sequence[ChunkRecord], evidence: _Evidence) -> Passage:
+def _passage(scored: Scored, found: _Found, chunks: Sequence[ChunkRecord], evidence: _Evidence) -> Passage:
+    first, end = found.sentence_span
+    similarities = scored.sentence_similarities[first:end].tolist()
+    nearest = first + similarities.index(max(similarities))
     return Passage(
         chunk=chunks[0],
         score=found.score,
-        evidence=evidence.of(found),
+        evidence=evidence.of(found, answer_coverage=float(scored.context_coverages[nearest])),
         bm25=found.bm25,
-        sentence_similarities=tuple(found.sentence_similarities),
-        sentence_coverages=tuple(found.sentence_coverages),
+        sentence_similarities=tuple(similarities),
+        sentence_coverages=tuple(scored.sentence_coverages[first:end].tolist()),
         also_in=tuple(chunks[1:]),
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
@@ -204,22 +204,21 @@ class _Terms:
 
 
 def _terms_of(queries: Sequence[LexicalQuery]) -> _Terms:
-    digests: list[int] = []
-    shares: list[float] = []
-    numbers: list[int] = []
-    for query in queries:
-        total = query.upper_bound or 1.0
-        digests += map(digest, query.term_weights)
-        shares += [weight / total for weight in query.term_weights.values()]
-        numbers += range(len(query.term_weights))
+    counts = [len(query.term_weights) for query in queries]
     return _Terms(
         queries=queries,
-        digests=np.array(digests, np.uint32),
-        shares=np.array(shares),
-        numbers=np.array(numbers, np.int64),
-        bounds=list(accumulate((len(query.term_weights) for query in queries), initial=0)),
-        most=max((len(query.term_weights) for query in queries), default=0),
+        digests=np.array([digest(term) for query in queries for term in query.term_weights], np.uint32),
+        shares=np.array([share for query in queries for share in _shares(query.term_weights.values())]),
+        numbers=np.array([number for count in counts for number in range(count)], np.int64),
+        bounds=list(accumulate(counts, initial=0)),
+        most=max(counts, default=0),
     )
+
+
+def _shares(weights: Collection[float]) -> list[float]:
+    """Return which share each weight has in all of them."""
+    total = math.fsum(weights) or 1.0
+    return [weight / total for weight in weights]
 
 
 @dataclass(frozen=True)
@@ -439,13 +438,13 @@ def _pairs_of(terms: _Terms) -> _Pairs:
     shares: list[float] = []
     numbers: list[int] = []
     for query, first in zip(terms.queries, terms.bounds, strict=False):
-        places = {term: place for place, term in enumerate(query.term_weights)}
-        weights = [query.term_weights[one] + query.term_weights[other] for one, other in query.neighbours]
-        total = math.fsum(weights)
-        for number, (one, other) in enumerate(query.neighbours, len(shares)):
-            table[(first + places[one]) * terms.most + places[other]] = number
-            table[(first + places[other]) * terms.most + places[one]] = number
-        shares += [weight / total for weight in weights]
-        numbers += range(len(weights))
+        weights, pairs = query.term_weights, query.neighbours
+        places = dict(zip(weights, range(len(weights)), strict=True))
+        for number, (one, other) in enumerate(pairs, len(shares)):
+            place, other_place = places[one], places[other]
+            table[(first + place) * terms.most + other_place] = number
+            table[(first + other_place) * terms.most + place] = number
+        shares += _shares([weights[one] + weights[other] for one, other in pairs])
+        numbers += range(len(pairs))
     most = max((len(query.neighbours) for query in terms.queries), default=0)
     return _Pairs(np.array(table, np.int64), np.array(shares), np.array(numbers, np.int64), most)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Of a passage's score: the first fields of `Evidence` and of `ScoreWeights`, in their order.
+PARTS = ("dense", "sentence", "question", "coverage", "either", "sentence_coverage", "phrases")
 
 EncoderName = Literal["full", "instant"]  # what makes an embedding of a question: the model, or `index.instant`
 
@@ -64,6 +70,11 @@ class ScoreWeights:
     sentence_coverage: float
     phrases: float
     furniture: float
+
+    @cached_property
+    def of_parts(self) -> NDArray[np.float32]:
+        """Those of `PARTS`: float32, shape (parts,)."""
+        return np.array([getattr(self, part) for part in PARTS], np.float32)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.weights import ConfidenceWeights, Evidence, Weights, default_weights
+from index.weights import PARTS, ConfidenceWeights, Evidence, ScoreWeights, Weights, default_weights
 
 NOTHING = Evidence(**{field.name: 0.0 for field in fields(Evidence)})
 NO_WEIGHTS = ConfidenceWeights(**{field.name: 0.0 for field in fields(ConfidenceWeights)})
@@ -37,6 +37,15 @@ def test_the_other_numbers_are_within_their_bounds() -> None:
     assert math.isclose(answer.similarity + answer.coverage + answer.kind, 1.0)
     assert min(answer.similarity, answer.coverage, answer.kind) >= 0
     assert 0 < answer.near_best <= 1
+
+
+def test_the_parts_of_a_score_come_first_in_evidence_and_in_weights() -> None:
+    assert tuple(field.name for field in fields(Evidence))[: len(PARTS)] == PARTS
+    assert tuple(field.name for field in fields(ScoreWeights)) == (*PARTS, "furniture")
+    score = default_weights().score
+    assert dict(zip(PARTS, score.of_parts.tolist(), strict=True)) == pytest.approx(
+        {part: getattr(score, part) for part in PARTS}
+    )
 
 
 def test_every_piece_of_evidence_has_a_weight() -> None:
