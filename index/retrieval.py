@@ -33,6 +33,7 @@ from index.weights import PARTS, Evidence, ScoreWeights
 RESCORED = 40  # of the candidates of both searches; the others come after these
 # What a keyword score counts for when they are chosen; an embedding counts for its weight.
 LEXICAL = 0.3
+LONG = 64  # terms of a question, with which it is not scored together with shorter ones
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,21 @@ def retrieve(generation: OpenGeneration, wanted: Sequence[Wanted], weights: Scor
     """
     candidates = [_candidates(generation, each, weights) for each in wanted]
     passages: list[list[Passage]] = []
-    # A store may give each question arrays of its own, and those without candidates have nothing to be scored.
-    for _, alike in groupby(candidates, key=lambda each: (id(each.excerpt.sequences), len(each) > 0)):
+    for _, alike in groupby(candidates, key=_company):
         together = list(alike)
         scored = _scored([each.first(RESCORED) for each in together], weights)
         for place, each in enumerate(together):
             passages.append(_passages(generation, each, scored, place, weights))
     return passages
+
+
+def _company(candidates: Candidates) -> tuple[int, bool, int]:
+    """Return what questions have in common that are scored together.
+
+    A store may give each question arrays of its own; those without candidates have nothing to be scored; and each
+    takes as much room as the one that has most terms.
+    """
+    return id(candidates.excerpt.sequences), len(candidates) > 0, len(candidates.wanted.query.term_weights) // LONG
 
 
 def score_candidates(

@@ -169,10 +169,13 @@ def test_scores_do_not_depend_on_what_is_allowed(handbook: Generation, encoder: 
 def test_a_question_finds_the_same_alone_and_with_others(handbook: Generation, encoder: Encoder) -> None:
     some, none = (np.zeros(handbook.manifest.chunks, dtype=np.bool_) for _ in range(2))
     some[::2] = True
+    long = " ".join(f"{RESETTING} word{number}" for number in range(100))
     wanted = [
         Wanted(handbook.lexical.query(question), embedded(encoder, question), top_k, allowed)
         for question, (top_k, allowed) in zip(
-            QUESTIONS, itertools.cycle([(5, None), (100, some), (3, none), (1, None)]), strict=False
+            [*QUESTIONS, long, RESETTING],
+            itertools.cycle([(5, None), (100, some), (3, none), (1, None)]),
+            strict=False,
         )
     ]
     together = retrieve(handbook, wanted, WEIGHTS)
