@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from asyncio import TimerHandle
 from typing import Any
 
@@ -26,6 +27,8 @@ class HeadLimitProtocol(HttpToolsProtocol):
     """A connection; for `uvicorn.Config(http=...)`.
 
     Attributes:
+        yielding_s: seconds for which a worker that has connections waits after a new one, where there are several
+            workers: of many that come at once it would take most before another one has woken up, and they stay.
         head_s: seconds within which a head must be there, from the opening of the connection or its first byte.
         head_bytes: of a head; and of whatever else in a request is not its body.
         head_fields: header fields of a head.
@@ -34,6 +37,7 @@ class HeadLimitProtocol(HttpToolsProtocol):
         stalled_s: seconds after which a client that takes nothing of its answer is given up.
     """
 
+    yielding_s = 50e-6
     head_s = 10.0
     head_bytes = 65_536
     head_fields = 100
@@ -60,6 +64,8 @@ class HeadLimitProtocol(HttpToolsProtocol):
         """Begin to wait for a head."""
         super().connection_made(transport)
         self._wait_at_most(self.head_s)
+        if self.config.workers > 1 and len(self.connections) > 1:
+            time.sleep(self.yielding_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""

@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -231,3 +232,21 @@ def test_a_client_that_takes_its_answer_slowly_gets_all_of_it() -> None:
         while received < size:
             received += len(connection.recv(400_000))
             time.sleep(0.03)
+
+
+@pytest.mark.parametrize(("workers", "pauses"), [(1, 0), (2, 3)])
+def test_one_of_several_workers_lets_others_take_a_connection_while_it_has_some(workers: int, pauses: int) -> None:
+    noted: list[HeadLimitProtocol] = []
+
+    class Noting(HeadLimitProtocol):
+        @property
+        def yielding_s(self) -> float:  # type: ignore[override]
+            noted.append(self)
+            return 0.0
+
+    with listening(echo, Noting, workers=workers) as port, ExitStack() as connections:
+        for _ in range(4):
+            connection = connections.enter_context(connected(port))
+            connection.sendall(GET)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+    assert len(noted) == pauses

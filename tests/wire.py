@@ -22,9 +22,9 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @contextmanager
 def listening(
-    app: ASGIApp, protocol: type[HeadLimitProtocol] = HeadLimitProtocol, *, root_path: str = ""
+    app: ASGIApp, protocol: type[HeadLimitProtocol] = HeadLimitProtocol, *, root_path: str = "", workers: int = 1
 ) -> Iterator[int]:
-    """Serve an application; gives its port on 127.0.0.1."""
+    """Serve an application, as one of so many workers; gives its port on 127.0.0.1."""
     config = Config(
         app,
         port=0,
@@ -35,6 +35,7 @@ def listening(
         log_config=None,
         access_log=False,
         root_path=root_path,
+        workers=workers,
         timeout_graceful_shutdown=1,
     )
     server = Server(config)
