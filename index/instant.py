@@ -18,6 +18,7 @@ from copy import copy
 from dataclasses import replace
 from functools import cache, lru_cache
 from importlib.resources import files
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +84,12 @@ class InstantEncoder:
             float32, shape (len(texts), dimension), rows of unit length, but zeros for a question of whose tokens
             the table knows nothing, where it has no bias either.
         """
+        ids = [self._token_ids(text) for text in texts]
+        tokens = np.array(list(chain.from_iterable(ids)), dtype=np.intp)
+        scales, rows = self._scales.take(tokens), self._rows(tokens)
         embeddings = np.empty((len(texts), len(self._table.bias)), dtype=np.float32)
-        for place, text in enumerate(texts):
-            embeddings[place] = self._embed(self._token_ids(text))
+        for place, (first, end) in enumerate(pairwise(accumulate(map(len, ids), initial=0))):
+            embeddings[place] = self._sum(scales[first:end], rows[first:end])
         return embeddings
 
     def _token_ids(self, text: str) -> list[int]:
@@ -94,10 +98,10 @@ class InstantEncoder:
             return self.tokenizer.token_ids(text)
         return [token for word in PLAIN_WORD.findall(text.lower()) for token in self._ids_of_word(word)]
 
-    def _embed(self, ids: list[int]) -> Embeddings:
-        tokens = np.array(ids, dtype=np.intp)
+    def _sum(self, scales: NDArray[np.float32], rows: NDArray[np.int8]) -> Embeddings:
+        """Add up the vectors of a question's tokens, and scale the sum to unit length."""
         # By einsum: for long questions BLAS would wake another thread, and add up in another order.
-        total = np.einsum("i,ij->j", self._scales.take(tokens), self._rows(tokens).astype(np.float32))
+        total = np.einsum("i,ij->j", scales, rows.astype(np.float32))
         total += self._table.bias
         length = math.sqrt(np.dot(total, total))
         unit: Embeddings = total * np.float32(1 / length if length else 0)
