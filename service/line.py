@@ -256,7 +256,7 @@ class Line:
 
     @property
     def _most_in_a_round(self) -> int:
-        return AT_ONCE_IN_A_ROUND // (1 + int(self._took_s["instant"] / AT_ONCE_SHARE_S))
+        return max(1, AT_ONCE_IN_A_ROUND // (1 + int(self._took_s["instant"] / AT_ONCE_SHARE_S)))
 
     def _gather(self, waiting: Sequence[_Waiting]) -> None:
         """Let the event loop answer questions, in whose thread this runs."""

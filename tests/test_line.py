@@ -355,6 +355,30 @@ def test_what_comes_in_one_round_of_the_event_loop_is_answered_together_there(
     assert found == [(1, []), (1, []), (1, [3, 2]), (0, [3]), (0, [1]), (1, [])]
 
 
+def test_what_waits_for_the_event_loop_is_answered_however_long_the_one_before_took(
+    handbook: Generation, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_IN_A_ROUND", 1)
+    monkeypatch.setattr(module, "AT_ONCE_S", 60.0)
+    monkeypatch.setattr(module, "AT_ONCE_SHARE_S", 60.0)
+    question = replace(RED, encoder="instant")
+
+    def slow(line: Line, batch: Sequence[module._Waiting], encoder: module.EncoderName) -> Sequence[object]:
+        monkeypatch.setattr(module, "AT_ONCE_SHARE_S", 1e-9)
+        return outcomes(line, batch, encoder)
+
+    outcomes = Line._outcomes
+    monkeypatch.setattr(Line, "_outcomes", slow)
+
+    async def ask_several(line: Line) -> list[list[Answer]]:
+        asking = asyncio.gather(*(line.ask([question], gone=never) for _ in range(4)))
+        return await asyncio.wait_for(asking, timeout=20)
+
+    with line_of(handbook, gate, at_once=True) as line:
+        answers = asyncio.run(ask_several(line))
+    assert answers == [answer_questions(handbook, instant_encoder(handbook), [question])] * 4
+
+
 def test_what_the_event_loop_was_to_answer_goes_to_the_thread_while_that_answers(
     handbook: Generation, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
