@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -129,8 +129,3 @@ def bytes_of(rows: NDArray[Any]) -> memoryview:
     """View rows as bytes, for a file; a copy of them if they do not lie one after another."""
     # By bytes, because not every dtype can be handed over as it is.
     return np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
-
-
-def joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """Return one array after another, at least one; no copy of a single one."""
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -21,12 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from index.arrays import joined
 from index.corpus import ChunkRecord
 from index.duplicates import groups_of_duplicates
 from index.embeddings import Embeddings
 from index.store import Excerpt, OpenGeneration
-from index.vectors import Scores, SentencesOfChunks
+from index.vectors import Scores, SentencesOfChunks, joined
 from index.vocabulary import LexicalQuery
 from index.weights import PARTS, Evidence, ScoreWeights
 

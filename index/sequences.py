@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index.arrays import ArrayWriter, joined, runs
+from index.arrays import ArrayWriter, runs
 from index.corpus import ChunkRecord
 from index.shingles import BUCKETS, bucket_counts, shingles_of
 from index.terms import STOP_WORDS, every_term
-from index.vectors import Scores, bounds_of, open_array, positions_in
+from index.vectors import Scores, bounds_of, joined, open_array, positions_in
 from index.vocabulary import LexicalQuery
 
 CHUNKS_AT_ONCE = 2_048
@@ -297,8 +297,8 @@ class SequenceWriter:
         flat = [part for of_chunk in parts for part in of_chunk]
         self._lengths.append(np.array([len(part) for part in flat], dtype=np.int64))
         self._questions.append(_are_questions(chunks))
-        self._shingles += [bucket_counts(shingles_of(_joined(of_chunk[1:])))[None] for of_chunk in parts]
-        self._digests.write(_joined(flat))
+        self._shingles += [bucket_counts(shingles_of(_flat(of_chunk[1:])))[None] for of_chunk in parts]
+        self._digests.write(_flat(flat))
 
     def keep(self, old: TermSequences, first: int, end: int) -> None:
         """Take over the chunks of a range of rows from another generation."""
@@ -360,7 +360,7 @@ def _digests(text: str) -> list[int]:
     return [digest(term) for term in every_term(text)]
 
 
-def _joined(parts: Sequence[Sequence[int]]) -> NDArray[np.uint32]:
+def _flat(parts: Sequence[Sequence[int]]) -> NDArray[np.uint32]:
     return np.array([term for part in parts for term in part], dtype=np.uint32)
 
 

@@ -9,7 +9,7 @@ Sentence embeddings only rescore candidates that are already found; one byte for
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -434,6 +434,11 @@ def positions_in(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[
     positions: NDArray[np.int64] = (ends - ends_here).repeat(counts)
     positions += np.arange(len(positions))
     return positions
+
+
+def joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return one array after another, at least one; no copy of a single one."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def open_array(path: Path, *, mode: Literal["r", "r+"] = "r") -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -99,6 +99,17 @@ async def never() -> None:
 async def entered(gate: Gate) -> None:
     """Wait until the answering thread is busy."""
     assert await asyncio.to_thread(gate.entered.wait, 30)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, note: Callable[[Sequence[module._Waiting]], None]) -> None:
+    """Have each batch noted before it is answered, in the thread that answers it."""
+    outcomes = Line._outcomes
+
+    def noted(line: Line, batch: Sequence[module._Waiting], encoder: module.EncoderName) -> Sequence[object]:
+        note(batch)
+        return outcomes(line, batch, encoder)
+
+    monkeypatch.setattr(Line, "_outcomes", noted)
 
 
 def test_an_answer_is_the_one_that_the_library_gives(handbook: Generation, encoder: Encoder, gate: Gate) -> None:
@@ -251,12 +262,7 @@ def test_instant_questions_that_wait_are_answered_by_the_event_loop(
     threads: list[tuple[int, str]] = []
     instant = [replace(question, encoder="instant") for question in (RED, DESCALE)]
 
-    def noted(line: Line, batch: Sequence[module._Waiting], encoder: module.EncoderName) -> Sequence[object]:
-        threads.append((len(batch), threading.current_thread().name))
-        return outcomes(line, batch, encoder)
-
-    outcomes = Line._outcomes
-    monkeypatch.setattr(Line, "_outcomes", noted)
+    watch(monkeypatch, lambda batch: threads.append((len(batch), threading.current_thread().name)))
 
     async def ask_while_busy(line: Line) -> list[list[Answer]]:
         first = asyncio.ensure_future(line.ask([RED], gone=never))
@@ -328,13 +334,11 @@ def test_what_comes_in_one_round_of_the_event_loop_is_answered_together_there(
     question = replace(RED, encoder="instant")
     together: list[int] = []
 
-    def noted(line: Line, batch: Sequence[module._Waiting], encoder: module.EncoderName) -> Sequence[object]:
+    def note(batch: Sequence[module._Waiting]) -> None:
         assert threading.current_thread() is threading.main_thread()
         together.append(len(batch))
-        return outcomes(line, batch, encoder)
 
-    outcomes = Line._outcomes
-    monkeypatch.setattr(Line, "_outcomes", noted)
+    watch(monkeypatch, note)
 
     async def ask(line: Line, count: int) -> tuple[int, list[int]]:
         together.clear()
@@ -363,12 +367,7 @@ def test_what_waits_for_the_event_loop_is_answered_however_long_the_one_before_t
     monkeypatch.setattr(module, "AT_ONCE_SHARE_S", 60.0)
     question = replace(RED, encoder="instant")
 
-    def slow(line: Line, batch: Sequence[module._Waiting], encoder: module.EncoderName) -> Sequence[object]:
-        monkeypatch.setattr(module, "AT_ONCE_SHARE_S", 1e-9)
-        return outcomes(line, batch, encoder)
-
-    outcomes = Line._outcomes
-    monkeypatch.setattr(Line, "_outcomes", slow)
+    watch(monkeypatch, lambda _batch: monkeypatch.setattr(module, "AT_ONCE_SHARE_S", 1e-9))
 
     async def ask_several(line: Line) -> list[list[Answer]]:
         asking = asyncio.gather(*(line.ask([question], gone=never) for _ in range(4)))
